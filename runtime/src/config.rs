@@ -1,0 +1,266 @@
+//! Configuration: one YAML file and `LOCKGATE__SECTION__KEY` variables, checked as a whole before anything starts.
+//!
+//! The names are fixed: add, do not rename. `docs/configuration.md` describes every key.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use secrecy::SecretString;
+
+/// The whole configuration; every default runs on a laptop.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The door for clients.
+    pub server: Server,
+    /// Logs, traces, metrics.
+    pub telemetry: Telemetry,
+    /// How to stop.
+    pub shutdown: Shutdown,
+    /// Folder for everything kept on this machine. Default `./data`.
+    pub data_dir: PathBuf,
+    /// The log.
+    pub log: Log,
+    /// Reply partitions.
+    pub replies: Replies,
+    /// Schema registry (Kafka only).
+    pub schema_registry: SchemaRegistry,
+    /// The store.
+    pub store: Store,
+    /// Object storage.
+    pub objects: Objects,
+    /// What is kept of requests.
+    pub results: Results,
+    /// Bounds of the work.
+    pub processors: Processors,
+    /// Who offers models.
+    pub providers: Vec<Provider>,
+    /// The models that clients may name.
+    pub models: Vec<Model>,
+}
+
+/// `server`.
+#[derive(Debug, Clone)]
+pub struct Server {
+    /// Where clients connect. Default 127.0.0.1:8080.
+    pub listen: SocketAddr,
+    /// Largest request body. Default 20 MiB.
+    pub body_bytes_max: ByteSize,
+    /// Deadline of a request over all attempts. Default 600 s.
+    pub request_timeout: Duration,
+    /// Requests waiting for an answer at once; more get 503 with `Retry-After`. Default 10,000.
+    pub requests_max: usize,
+    /// Bytes of an answer buffered for a client that reads slowly; more and its stream is closed. Default 1 MiB.
+    pub stream_buffer_max: ByteSize,
+}
+
+/// `telemetry`.
+#[derive(Debug, Clone)]
+pub struct Telemetry {
+    /// Where `/metrics`, `/healthz`, `/readyz` are served. Default 127.0.0.1:9464.
+    pub listen: SocketAddr,
+    /// `human` or `json`. Default human.
+    pub log_format: LogFormat,
+    /// Base URL of an OTLP/HTTP collector (`http://host:4318`); none: no export.
+    pub otlp_endpoint: Option<url::Url>,
+    /// Filter of log lines, as `RUST_LOG` writes them. Default `info`.
+    pub log_level: String,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `shutdown`.
+#[derive(Debug, Clone)]
+pub struct Shutdown {
+    /// Longest that work in flight may take after SIGTERM. Default 30 s.
+    pub grace: Duration,
+}
+
+/// `log`.
+#[derive(Debug, Clone)]
+pub enum Log {
+    /// `kind: embedded`: on local disk under `data_dir`, this process alone.
+    Embedded {
+        /// Most bytes kept. Default 10 GiB.
+        bytes_max: ByteSize,
+    },
+    /// `kind: kafka`.
+    Kafka {
+        /// `host:port` of some brokers.
+        brokers: Vec<String>,
+        /// Put before every topic and group name. Default `lockgate.`.
+        topic_prefix: String,
+        /// Replication of topics that are created. Default 1.
+        replication: i32,
+        /// Partitions by topic where they differ from the default.
+        partitions: BTreeMap<String, i32>,
+        /// Further librdkafka properties; values may be secret.
+        properties: BTreeMap<String, SecretString>,
+    },
+}
+
+/// `replies`.
+#[derive(Debug, Clone, Copy)]
+pub struct Replies {
+    /// Partition of `responses` that this ingress tails; none (`auto`): one picked at random at start.
+    pub partition: Option<i32>,
+}
+
+/// `schema_registry`.
+#[derive(Debug, Clone)]
+pub struct SchemaRegistry {
+    /// Base URL of a Confluent-compatible API; none: the local registry (embedded log only).
+    pub url: Option<url::Url>,
+    /// Whether schemas that are missing are registered at start. Default true.
+    pub register: bool,
+}
+
+/// `store`.
+#[derive(Debug, Clone)]
+pub struct Store {
+    /// `postgres://…`; none: SQLite under `data_dir`.
+    pub url: Option<SecretString>,
+}
+
+/// `objects`.
+#[derive(Debug, Clone)]
+pub struct Objects {
+    /// `s3://bucket/prefix` or `file:///folder`; none: a folder under `data_dir`.
+    pub url: Option<url::Url>,
+    /// Whether a folder is shared by all roles (split roles need that, or s3). Default false.
+    pub shared: bool,
+}
+
+/// `results`.
+#[derive(Debug, Clone, Copy)]
+pub struct Results {
+    /// How long requests stay readable. Default 7 days.
+    pub retention: Duration,
+    /// What is kept of bodies. Default full.
+    pub bodies: Bodies,
+}
+
+/// What is kept of request and answer bodies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bodies {
+    /// Both.
+    Full,
+    /// Neither, but their sizes.
+    Metadata,
+    /// Nothing.
+    None,
+}
+
+/// `processors`.
+#[derive(Debug, Clone, Copy)]
+pub struct Processors {
+    /// Deliveries held at once. Default 4,000.
+    pub held_max: usize,
+    /// Bytes of deliveries held at once. Default 64 MiB.
+    pub held_bytes_max: ByteSize,
+    /// What a takeover does with a call that was in flight. Default retry.
+    pub on_takeover: schemas::request::OnTakeover,
+}
+
+/// One of `providers`.
+#[derive(Debug, Clone)]
+pub struct Provider {
+    /// Unique name.
+    pub name: String,
+    /// How it is spoken to.
+    pub kind: ProviderKind,
+}
+
+/// How a provider is spoken to.
+#[derive(Debug, Clone)]
+pub enum ProviderKind {
+    /// `kind: openai`: any server that speaks OpenAI's API.
+    OpenAi {
+        /// Up to and with `/v1`.
+        base_url: url::Url,
+        /// Where the keys are; empty: none is sent.
+        keys: Vec<KeySource>,
+        /// Time-outs of one attempt.
+        timeouts: Timeouts,
+    },
+    /// `kind: scripted`: answers from a script.
+    Scripted {
+        /// Tried in order; the first whose `model` fits answers.
+        script: Vec<ScriptLine>,
+    },
+}
+
+/// Where a provider key is found.
+#[derive(Debug, Clone)]
+pub enum KeySource {
+    /// `{ env: NAME }`.
+    Env {
+        /// Name of the variable; also the key's name in the attempts.
+        name: String,
+        /// Its value at start; none when it was not set (reported as a fault for roles that need it).
+        value: Option<SecretString>,
+    },
+    /// `{ file: PATH }`; trailing white space is cut.
+    File(PathBuf),
+}
+
+/// Time-outs of one attempt.
+#[derive(Debug, Clone, Copy)]
+pub struct Timeouts {
+    /// Until the connection stands. Default 2 s.
+    pub connect: Duration,
+    /// Streamed calls: until the first token. Default 20 s.
+    pub first_token: Duration,
+    /// Streamed calls: between two events. Default 30 s.
+    pub idle: Duration,
+    /// One attempt as a whole. Default 120 s.
+    pub total: Duration,
+}
+
+/// One line of a scripted provider.
+#[derive(Debug, Clone)]
+pub struct ScriptLine {
+    /// The deployment's model name that it answers for.
+    pub model: String,
+    /// The answer; `{prompt}` stands for the last user message.
+    pub reply: String,
+    /// Before each token. Default 0.
+    pub delay: Duration,
+    /// Answer with this HTTP status and an error instead.
+    pub status: Option<u16>,
+    /// Cut the stream after that many tokens.
+    pub cut_after: Option<usize>,
+}
+
+/// One of `models`.
+#[derive(Debug, Clone)]
+pub struct Model {
+    /// What clients write as `model`; may contain `/`.
+    pub name: String,
+    /// At least one.
+    pub deployments: Vec<Deployment>,
+    /// Most attempts of one request. Default 3.
+    pub attempts_max: u32,
+}
+
+/// One of a model's deployments.
+#[derive(Debug, Clone)]
+pub struct Deployment {
+    /// Name of the provider.
+    pub provider: String,
+    /// Model name at the provider.
+    pub model: String,
+    /// Share of the calls, relative to the others. Default 1.
+    pub weight: u32,
+    /// Calls at once from one process. Default 1,000.
+    pub concurrency_max: usize,
+}

@@ -1,0 +1,1 @@
+//! Logs, traces, metrics, and the small HTTP server for `/metrics`, `/healthz`, `/readyz`.

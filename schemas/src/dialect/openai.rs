@@ -1,0 +1,1 @@
+//! OpenAI's chat dialect: validation of requests, errors, chunks and answers.
