@@ -1,8 +1,11 @@
 //! What nobody could read or finish.
 
+use std::sync::LazyLock;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::framing::{Format, Record};
 use crate::id::RequestId;
 use crate::time::Timestamp;
 
@@ -31,4 +34,14 @@ pub struct DeadLetter {
     pub reason: String,
     /// When.
     pub at: Timestamp,
+}
+
+impl Record for DeadLetter {
+    const SUBJECT: &'static str = "lockgate.dead-letter";
+    const SCHEMA: &'static str = include_str!("../avro/dead-letter.avsc");
+
+    fn format() -> &'static Format {
+        static FORMAT: LazyLock<Format> = LazyLock::new(|| Format::of(DeadLetter::SCHEMA));
+        &FORMAT
+    }
 }

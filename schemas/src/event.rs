@@ -4,9 +4,12 @@
 //! The schema is frozen: it holds every event of the architecture, also those that
 //! parts built later will emit.
 
+use std::sync::LazyLock;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::framing::{Format, Record};
 use crate::id::RequestId;
 use crate::request::{Body, Endpoint, Lane};
 use crate::time::Timestamp;
@@ -32,6 +35,16 @@ pub struct EventRecord {
     pub shadow_of: Option<RequestId>,
     /// In the order they happened; never empty.
     pub events: Vec<Event>,
+}
+
+impl Record for EventRecord {
+    const SUBJECT: &'static str = "lockgate.event";
+    const SCHEMA: &'static str = include_str!("../avro/event.avsc");
+
+    fn format() -> &'static Format {
+        static FORMAT: LazyLock<Format> = LazyLock::new(|| Format::of(EventRecord::SCHEMA));
+        &FORMAT
+    }
 }
 
 /// One thing that happened to a request.
@@ -150,6 +163,7 @@ pub enum Channel {
     /// Why the choice ended.
     Finish,
     /// Written by a newer version.
+    #[serde(other)]
     Unknown,
 }
 
@@ -206,8 +220,10 @@ pub struct Terminal {
     pub status: i32,
     /// The whole answer in the client's dialect (also of a stream), the part that came when it
     /// was cut, or none.
+    #[serde(default, with = "content")]
     pub body: Option<Body>,
     /// Whether `body` is only a part.
+    #[serde(default)]
     pub partial: bool,
     /// Number of chunks that the run appended before, so that a reader knows it has them all.
     pub chunks: i64,
@@ -222,7 +238,42 @@ pub struct Terminal {
     /// Version of the routing document of the last attempt.
     pub config_version: Option<String>,
     /// Every attempt of this run, in order.
+    #[serde(default)]
     pub attempts: Vec<Attempt>,
+}
+
+/// Serde form of an optional [`Body`]: Avro unions do not nest, so a record stands between.
+mod content {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use crate::request::Body;
+
+    #[derive(Serialize)]
+    #[serde(rename = "Content")]
+    struct Written<'a> {
+        body: &'a Body,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(rename = "Content")]
+    struct Read {
+        body: Body,
+    }
+
+    pub(super) fn serialize<S: Serializer>(
+        body: &Option<Body>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        body.as_ref()
+            .map(|body| Written { body })
+            .serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Body>, D::Error> {
+        Ok(Option::<Read>::deserialize(deserializer)?.map(|content| content.body))
+    }
 }
 
 /// One call to a provider.
@@ -260,10 +311,13 @@ pub struct Usage {
     /// Tokens of the answer, reasoning included.
     pub completion_tokens: i64,
     /// Prompt tokens served from the provider's cache.
+    #[serde(default)]
     pub cached_tokens: i64,
     /// Answer tokens spent on reasoning.
+    #[serde(default)]
     pub reasoning_tokens: i64,
     /// Whether the numbers are estimated by us, not reported by the provider.
+    #[serde(default)]
     pub estimated: bool,
 }
 

@@ -1,8 +1,11 @@
 //! The request record: what `ingress` writes and `processors` work off.
 
+use std::sync::LazyLock;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::framing::{Format, Record};
 use crate::id::RequestId;
 use crate::time::Timestamp;
 
@@ -39,7 +42,18 @@ pub struct Request {
     /// The client's original bytes, or where they are kept.
     pub body: Body,
     /// Further attributes, so that a later writer can say more without a new schema.
+    #[serde(default)]
     pub attributes: std::collections::BTreeMap<String, String>,
+}
+
+impl Record for Request {
+    const SUBJECT: &'static str = "lockgate.request";
+    const SCHEMA: &'static str = include_str!("../avro/request.avsc");
+
+    fn format() -> &'static Format {
+        static FORMAT: LazyLock<Format> = LazyLock::new(|| Format::of(Request::SCHEMA));
+        &FORMAT
+    }
 }
 
 /// Bytes in the record, or a claim check for bytes in object storage.
@@ -78,6 +92,7 @@ pub enum Endpoint {
     /// `POST /v1/messages/count_tokens`.
     CountTokens,
     /// Written by a newer version; this one cannot serve it.
+    #[serde(other)]
     Unknown,
 }
 
@@ -91,6 +106,7 @@ pub enum Dialect {
     /// DeepSeek's extension of the OpenAI API.
     DeepSeek,
     /// Written by a newer version; this one cannot serve it.
+    #[serde(other)]
     Unknown,
 }
 
