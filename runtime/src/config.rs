@@ -1,14 +1,119 @@
 //! Configuration: one YAML file and `LOCKGATE__SECTION__KEY` variables, checked as a whole before anything starts.
 //!
-//! The names are fixed: add, do not rename. `docs/configuration.md` describes every key.
+//! The names are fixed: add, do not rename. `docs/configuration.md` describes every key. This module alone reads
+//! the environment.
+
+mod check;
+mod print;
+mod reader;
+mod resolve;
+mod source;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use secrecy::SecretString;
+
+/// What a process is; each role demands only the settings that it uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// All roles in one process.
+    Serve,
+    /// The door for clients.
+    Ingress,
+    /// The work.
+    Processors,
+    /// The effects.
+    Sinks,
+}
+
+impl Role {
+    /// The sub-command that starts it, also its name in telemetry.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Serve => "serve",
+            Self::Ingress => "ingress",
+            Self::Processors => "processors",
+            Self::Sinks => "sinks",
+        }
+    }
+
+    /// Whether it calls providers, and so needs their keys.
+    fn calls_providers(self) -> bool {
+        matches!(self, Self::Serve | Self::Processors)
+    }
+}
+
+/// One thing that is wrong with the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// The key, as `models[0].deployments`; of the file as a whole: its path.
+    pub key: String,
+    /// What is wrong, without secrets.
+    pub problem: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}; {}", self.key, self.problem, self.remedy)
+    }
+}
+
+/// Everything that is wrong with the configuration, one line each; never empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Faults(pub Vec<Fault>);
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, fault) in self.0.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n")?;
+            }
+            write!(f, "{fault}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Faults {}
+
+/// Reads the file at `path` (none: only defaults), lays `LOCKGATE__SECTION__KEY` variables and then `overrides`
+/// (`server.listen` and its value as YAML) over it, and checks everything that `role` uses (none: a command that
+/// is no role).
+///
+/// # Errors
+/// All faults together.
+pub fn load(
+    path: Option<&Path>,
+    role: Option<Role>,
+    overrides: &[(String, String)],
+) -> Result<Config, Faults> {
+    source::load(path, role, overrides)
+}
+
+impl Config {
+    /// The effective values as YAML, secrets hidden. Loading that text again gives the same values, but for secrets.
+    #[must_use]
+    pub fn print(&self) -> String {
+        print::yaml(self)
+    }
+
+    /// Version of the routing part (providers without secrets, and models): equal for equal routing, on any machine.
+    /// 16 hex digits.
+    #[must_use]
+    pub fn version(&self) -> String {
+        print::version(self)
+    }
+}
 
 /// The whole configuration; every default runs on a laptop.
 #[derive(Debug, Clone)]
@@ -138,6 +243,8 @@ pub struct Objects {
     pub url: Option<url::Url>,
     /// Whether a folder is shared by all roles (split roles need that, or s3). Default false.
     pub shared: bool,
+    /// The environment's `AWS_…` variables by their names, for `s3://`; empty for folders.
+    pub aws: BTreeMap<String, SecretString>,
 }
 
 /// `results`.
@@ -211,6 +318,38 @@ pub enum KeySource {
     },
     /// `{ file: PATH }`; trailing white space is cut.
     File(PathBuf),
+}
+
+impl KeySource {
+    /// The key's name in attempts: the variable or the path, never the key.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self {
+            Self::Env { name, .. } => name.clone(),
+            Self::File(path) => path.display().to_string(),
+        }
+    }
+
+    /// The key; a file is read anew each time.
+    ///
+    /// # Errors
+    /// When the variable was not set at start, or the file cannot be read or is empty.
+    pub fn secret(&self) -> std::io::Result<SecretString> {
+        let missing = |what: String| std::io::Error::new(std::io::ErrorKind::NotFound, what);
+        match self {
+            Self::Env { name, value } => value
+                .clone()
+                .ok_or_else(|| missing(format!("variable {name} was not set at start"))),
+            Self::File(path) => {
+                let text = std::fs::read_to_string(path)?;
+                let key = text.trim_end();
+                if key.is_empty() {
+                    return Err(missing(format!("file {} is empty", path.display())));
+                }
+                Ok(SecretString::from(key.to_owned()))
+            }
+        }
+    }
 }
 
 /// Time-outs of one attempt.
