@@ -21,6 +21,8 @@ run: ## build Lockgate and serve a demo model on 127.0.0.1:8080
 
 test: ## run all tests against a real stack, started and taken down here
 	@scripts/setup test
+	cargo build --workspace --bins --locked
+	cargo test --workspace --locked --no-run
 	@deploy/local/stack run --dir $(TEST_STACK) -- cargo test --workspace --locked $(ARGS)
 
 check: ## format, clippy, licences and the direction of dependencies

@@ -1,0 +1,2 @@
+-- Run once, on the first start of PostgreSQL: the schema registry's own database.
+CREATE DATABASE registry;
