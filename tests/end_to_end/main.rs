@@ -1,0 +1,32 @@
+//! End-to-end tests: real processes, real broker, real database, real SDK. One file per behaviour.
+
+mod cancel;
+mod chat;
+mod drain;
+mod faults;
+mod kill;
+mod rolling_restart;
+mod sdk;
+mod trace;
+
+use tests::harness::LogKind;
+
+/// Runs the same story on both logs.
+macro_rules! on_both_logs {
+    ($($story:ident),+ $(,)?) => {
+        $(
+            mod $story {
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn on_the_embedded_log() -> anyhow::Result<()> {
+                    super::$story(crate::LogKind::Embedded).await
+                }
+
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn on_kafka() -> anyhow::Result<()> {
+                    super::$story(crate::LogKind::Kafka).await
+                }
+            }
+        )+
+    };
+}
+pub(crate) use on_both_logs;
