@@ -5,6 +5,7 @@
 pub mod control;
 pub mod dead_letter;
 pub mod dialect;
+pub mod error;
 pub mod event;
 pub mod fold;
 pub mod framing;

@@ -3,6 +3,8 @@
 //! `fixtures/vN` holds a sample of every record as framed bytes, with the schemas they were
 //! written with. They are frozen: a change of a schema adds a new folder and touches no old one.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+
 mod samples;
 
 use apache_avro::Schema;

@@ -1,5 +1,7 @@
 //! The values that the fixtures hold. They change with a new version only.
 
+#![expect(clippy::unwrap_used, reason = "constants of a test")]
+
 use bytes::Bytes;
 use schemas::control::Cancel;
 use schemas::dead_letter::DeadLetter;

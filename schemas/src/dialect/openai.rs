@@ -1,1 +1,0 @@
-//! OpenAI's chat dialect: validation of requests, errors, chunks and answers.

@@ -1,0 +1,82 @@
+//! Whole answers of a provider, rendered for the client.
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::chunk::{Delta, read_object};
+use super::json::{self, quoted};
+use super::{Identity, error, usage};
+use crate::event::{Channel, ErrorBody, Piece, Usage};
+use crate::fold::Text;
+
+/// A whole answer that was not streamed.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The answer in the client's rendering.
+    pub body: Bytes,
+    /// Usage, when the provider reported it.
+    pub usage: Option<Usage>,
+    /// The model that the provider says it is.
+    pub model: Option<String>,
+    /// What the choices say, finish reasons included.
+    pub text: Text,
+}
+
+#[derive(Deserialize)]
+struct Choice<'a> {
+    index: Option<i32>,
+    #[serde(borrow)]
+    message: Delta<'a>,
+    #[serde(borrow)]
+    finish_reason: Option<&'a RawValue>,
+}
+
+/// Reads the body of a provider's answer to a request that was not streamed, and renders it
+/// for the client: with the answer's `id` and `created` and with `model`; the rest stays byte
+/// for byte.
+///
+/// # Errors
+/// The provider's error, when the body is one despite its status. When the body is no answer
+/// (not JSON, no `choices`, a choice without `message`), an error for which
+/// [`super::is_malformed`] holds: another deployment may do better.
+pub fn render_answer(body: &[u8], identity: &Identity, model: &str) -> Result<Answer, ErrorBody> {
+    let object = read_object(body)?;
+    let choices = object
+        .some("choices")
+        .ok_or_else(|| error::malformed("no `choices`"))?;
+    let choices: Vec<Choice<'_>> = serde_json::from_str(choices.get())
+        .map_err(|_| error::malformed("`choices` without messages"))?;
+    if choices.is_empty() {
+        return Err(error::malformed("empty `choices`"));
+    }
+    let mut pieces = Vec::new();
+    for (position, choice) in (0..).zip(&choices) {
+        let index = choice.index.unwrap_or(position);
+        choice.message.pieces(index, &mut pieces);
+        if let Some(reason) = choice.finish_reason.and_then(json::string) {
+            pieces.push(Piece {
+                choice: index,
+                channel: Channel::Finish,
+                index: 0,
+                text: reason.into_owned(),
+            });
+        }
+    }
+    let mut text = Text::default();
+    pieces.iter().for_each(|piece| text.push(piece));
+    let mut edit = object.edit();
+    edit.set("id", quoted(&identity.id));
+    edit.set("object", r#""chat.completion""#);
+    edit.set("created", identity.created.to_string());
+    edit.set("model", quoted(model));
+    Ok(Answer {
+        body: match edit.finish() {
+            Some(text) => Bytes::from(text),
+            None => Bytes::copy_from_slice(body),
+        },
+        usage: object.some("usage").and_then(usage::read),
+        model: object.some("model").and_then(json::string).map(Into::into),
+        text,
+    })
+}

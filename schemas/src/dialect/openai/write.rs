@@ -1,0 +1,155 @@
+//! Chunks and answers of our own making, for the scripted adapter and for ends of streams.
+
+use bytes::Bytes;
+use serde::Serialize;
+
+use super::{Assembler, Identity, json, usage};
+use crate::event::{Channel, Chunk, Piece, Usage};
+
+/// The first chunk of a choice: its role and empty text. Not a token.
+#[must_use]
+pub fn role_chunk(identity: &Identity, model: &str, choice: i32, include_usage: bool) -> Chunk {
+    let delta = Delta {
+        role: Some("assistant"),
+        content: Some(""),
+    };
+    chunk(identity, model, include_usage, choice, delta, None)
+}
+
+/// A chunk with text of a choice.
+#[must_use]
+pub fn text_chunk(
+    identity: &Identity,
+    model: &str,
+    choice: i32,
+    text: &str,
+    include_usage: bool,
+) -> Chunk {
+    let delta = Delta {
+        role: None,
+        content: Some(text),
+    };
+    chunk(identity, model, include_usage, choice, delta, None)
+}
+
+/// The last chunk of a choice: an empty delta and why it ended (`stop`, `length`, …).
+#[must_use]
+pub fn finish_chunk(
+    identity: &Identity,
+    model: &str,
+    choice: i32,
+    reason: &str,
+    include_usage: bool,
+) -> Chunk {
+    let delta = Delta {
+        role: None,
+        content: None,
+    };
+    chunk(identity, model, include_usage, choice, delta, Some(reason))
+}
+
+/// The chunk after the last, for clients that asked for usage: no choices, only usage.
+#[must_use]
+pub fn usage_chunk(identity: &Identity, model: &str, usage: &Usage) -> Chunk {
+    let raw = json::bytes(&Written {
+        id: &identity.id,
+        object: "chat.completion.chunk",
+        created: identity.created,
+        model,
+        choices: &[],
+        usage: Some(Some(usage.into())),
+    });
+    Chunk {
+        pieces: Vec::new(),
+        raw,
+    }
+}
+
+/// A whole answer with the given texts, one choice each, all of which ended for `reason`.
+#[must_use]
+pub fn completion(
+    identity: &Identity,
+    model: &str,
+    texts: &[&str],
+    reason: &str,
+    usage: Option<&Usage>,
+) -> Bytes {
+    let mut assembler = Assembler::default();
+    for (choice, text) in (0..).zip(texts) {
+        let pieces = [(Channel::Text, *text), (Channel::Finish, reason)];
+        assembler.push_pieces(&Chunk {
+            pieces: pieces
+                .map(|(channel, text)| piece(choice, channel, text))
+                .into(),
+            raw: Bytes::new(),
+        });
+    }
+    assembler.completion(identity, model, usage)
+}
+
+fn piece(choice: i32, channel: Channel, text: &str) -> Piece {
+    Piece {
+        choice,
+        channel,
+        index: 0,
+        text: text.to_owned(),
+    }
+}
+
+fn chunk(
+    identity: &Identity,
+    model: &str,
+    include_usage: bool,
+    index: i32,
+    delta: Delta<'_>,
+    finish_reason: Option<&str>,
+) -> Chunk {
+    let raw = json::bytes(&Written {
+        id: &identity.id,
+        object: "chat.completion.chunk",
+        created: identity.created,
+        model,
+        choices: &[Choice {
+            index,
+            delta,
+            logprobs: None,
+            finish_reason,
+        }],
+        usage: include_usage.then_some(None),
+    });
+    let text = delta.content.filter(|text| !text.is_empty());
+    let text = text.map(|text| piece(index, Channel::Text, text));
+    let finish = finish_reason.map(|reason| piece(index, Channel::Finish, reason));
+    Chunk {
+        pieces: text.into_iter().chain(finish).collect(),
+        raw,
+    }
+}
+
+#[derive(Serialize)]
+struct Written<'a> {
+    id: &'a str,
+    object: &'a str,
+    created: i64,
+    model: &'a str,
+    choices: &'a [Choice<'a>],
+    /// None: no such key; `Some(None)`: `null`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<Option<usage::Rendered>>,
+}
+
+#[derive(Serialize)]
+struct Choice<'a> {
+    index: i32,
+    delta: Delta<'a>,
+    logprobs: Option<()>,
+    finish_reason: Option<&'a str>,
+}
+
+#[derive(Serialize, Clone, Copy)]
+struct Delta<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    role: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content: Option<&'a str>,
+}
