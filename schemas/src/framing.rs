@@ -5,7 +5,11 @@
 //! schema they were written with: fields are matched by name, absent ones take the schema's
 //! default, unknown ones are skipped, unknown symbols become the enum's default, and the branch
 //! of a union counts by its position. Schemas therefore grow by defaulted fields, symbols and
-//! branches at the end; `tests/contract.rs` holds them to it.
+//! branches at the end; `tests/contract.rs` holds them to it. A branch that only a newer version
+//! knows is an error, so readers are upgraded before writers use one.
+//!
+//! The resolution of `apache_avro::types::Value` is not used: it tells the branches of a union
+//! apart by their shape, and the four terminals have one shape.
 
 use std::cell::RefCell;
 

@@ -249,7 +249,7 @@ fn current(log: &[Entry]) -> (Run, Option<usize>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1_000))]
+    #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
     fn there_is_one_end_of_the_run_that_is_current_then(log in log()) {
