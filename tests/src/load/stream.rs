@@ -1,0 +1,207 @@
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use http_body_util::BodyExt;
+use serde::Deserialize;
+use tokio_util::task::TaskTracker;
+
+use super::client::{Client, Failure};
+use super::report::{Errors, StreamReport, Times, count_error};
+use super::{Span, Target};
+
+/// Digits of a time stamp in a token.
+const STAMP_DIGITS: usize = 19;
+
+/// Settings of a run of streams.
+#[derive(Debug, Clone, Copy)]
+pub struct Streams {
+    /// Streams at a time.
+    pub concurrency: usize,
+    /// Tokens that make a stream whole; one with another number counts as broken.
+    pub tokens: u64,
+    /// The workers begin evenly spread over this time, so that they do not march in step.
+    pub spread: Duration,
+}
+
+/// Keeps `concurrency` streams open and measures when their tokens come.
+///
+/// # Errors
+/// When no connection can be made to begin with; later failures are counted.
+pub async fn streams(target: &Target, streams: Streams, span: Span) -> io::Result<StreamReport> {
+    let start = tokio::time::Instant::now();
+    let begin = start.into_std() + span.warm_up;
+    let end = begin + span.measured;
+    let numbers = Arc::new(AtomicU64::new(0));
+    let tasks = TaskTracker::new();
+    let mut workers = Vec::with_capacity(streams.concurrency);
+    for index in 0..streams.concurrency {
+        let mut client = Client::connect(target, &tasks).await?;
+        let (target, numbers) = (target.clone(), Arc::clone(&numbers));
+        #[expect(clippy::cast_precision_loss, reason = "a few thousand workers")]
+        let share = index as f64 / streams.concurrency as f64;
+        let first = start + streams.spread.mul_f64(share);
+        workers.push(tasks.spawn(async move {
+            tokio::time::sleep_until(first).await;
+            let mut samples = Samples::new();
+            // What comes before the measurement goes here and is forgotten.
+            let mut unmeasured = Samples::new();
+            while Instant::now() < end {
+                let measured = Instant::now() >= begin;
+                let into = if measured {
+                    &mut samples
+                } else {
+                    &mut unmeasured
+                };
+                let body = target.body(numbers.fetch_add(1, Ordering::Relaxed));
+                match one(&mut client, body, into).await {
+                    Ok(tokens) if tokens == streams.tokens => into.streams += 1,
+                    Ok(_) => count_error(&mut into.errors, &Failure::BrokenStream),
+                    Err(failure) => {
+                        client.abandon();
+                        count_error(&mut into.errors, &failure);
+                    }
+                }
+            }
+            samples
+        }));
+    }
+    let mut all = Samples::new();
+    for worker in workers {
+        let samples = worker.await?;
+        all.streams += samples.streams;
+        all.tokens += samples.tokens;
+        all.first_token.merge(&samples.first_token);
+        all.gap.merge(&samples.gap);
+        all.transit.merge(&samples.transit);
+        for (name, count) in samples.errors {
+            *all.errors.entry(name).or_default() += count;
+        }
+    }
+    tasks.close();
+    Ok(StreamReport {
+        streams: all.streams,
+        tokens: all.tokens,
+        first_token: all.first_token.quantiles(),
+        gap: all.gap.quantiles(),
+        transit: all.transit.quantiles(),
+        errors: all.errors,
+        seconds: begin.elapsed().as_secs_f64(),
+    })
+}
+
+struct Samples {
+    streams: u64,
+    tokens: u64,
+    first_token: Times,
+    gap: Times,
+    transit: Times,
+    errors: Errors,
+}
+
+impl Samples {
+    fn new() -> Self {
+        Self {
+            streams: 0,
+            tokens: 0,
+            first_token: Times::new(),
+            gap: Times::new(),
+            transit: Times::new(),
+            errors: Errors::new(),
+        }
+    }
+}
+
+/// Reads one stream to its end; the number of tokens it brought.
+async fn one(client: &mut Client, body: bytes::Bytes, into: &mut Samples) -> Result<u64, Failure> {
+    let sent = Instant::now();
+    let mut body = client.send(body).await?.into_body();
+    let mut inbox = BytesMut::new();
+    let mut tokens = 0;
+    let mut last: Option<Instant> = None;
+    let mut done = false;
+    while let Some(frame) = body.frame().await {
+        let Ok(frame) = frame else {
+            return Err(Failure::BrokenStream);
+        };
+        let (now, now_nanos) = (Instant::now(), crate::unix_nanos());
+        let Some(data) = frame.data_ref() else {
+            continue;
+        };
+        inbox.extend_from_slice(data);
+        let mut brought = 0;
+        while let Some(end) = inbox.windows(2).position(|pair| pair == b"\n\n") {
+            let event = inbox.split_to(end + 2);
+            let Some(data) = data_of(&event) else {
+                continue;
+            };
+            if data == b"[DONE]" {
+                done = true;
+                continue;
+            }
+            let Ok(chunk) = serde_json::from_slice::<Chunk>(data) else {
+                return Err(Failure::BrokenStream);
+            };
+            for word in chunk.content().split_whitespace() {
+                if let Some(stamp) = stamp_of(word) {
+                    into.transit
+                        .record(Duration::from_nanos(now_nanos.saturating_sub(stamp)));
+                } else {
+                    brought += 1;
+                }
+            }
+        }
+        if brought > 0 {
+            match last {
+                None => into.first_token.record(now - sent),
+                Some(last) => into.gap.record(now - last),
+            }
+            last = Some(now);
+            tokens += brought;
+            into.tokens += brought;
+        }
+    }
+    if done {
+        Ok(tokens)
+    } else {
+        Err(Failure::BrokenStream)
+    }
+}
+
+/// The `data:` line of an event; there may be `id:` lines and comments around it.
+fn data_of(event: &[u8]) -> Option<&[u8]> {
+    let mut lines = event.split(|&b| b == b'\n');
+    lines.find_map(|line| line.strip_prefix(b"data: "))
+}
+
+fn stamp_of(word: &str) -> Option<u64> {
+    let stamped = word.len() == STAMP_DIGITS && word.bytes().all(|b| b.is_ascii_digit());
+    if stamped { word.parse().ok() } else { None }
+}
+
+#[derive(Deserialize)]
+struct Chunk {
+    choices: Vec<Choice>,
+}
+
+#[derive(Deserialize)]
+struct Choice {
+    #[serde(default)]
+    delta: Delta,
+}
+
+#[derive(Deserialize, Default)]
+struct Delta {
+    content: Option<String>,
+}
+
+impl Chunk {
+    fn content(&self) -> &str {
+        let choice = self.choices.first();
+        choice
+            .and_then(|choice| choice.delta.content.as_deref())
+            .unwrap_or("")
+    }
+}
