@@ -1,10 +1,12 @@
 //! The harness of the end-to-end tests and of the benchmarks: a mock upstream that can be told to
-//! behave or to fail ([`mock`], [`fault`]) and a load generator ([`load`]). Nothing in here knows Lockgate: it speaks to it as a client and answers
+//! behave or to fail ([`mock`], [`fault`]), a load generator ([`load`]) and a receiver of
+//! telemetry ([`otlp`]). Nothing in here knows Lockgate: it speaks to it as a client and answers
 //! it as a provider.
 
 pub mod fault;
 pub mod load;
 pub mod mock;
+pub mod otlp;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
