@@ -1,12 +1,18 @@
 //! Requests as rows: written by the results sink, read by the API and by adoption.
 
-use bytes::Bytes;
+use std::time::Duration;
+
 use schemas::event::{Attempt, ErrorBody, Run, Usage};
 use schemas::id::RequestId;
 use schemas::request::{Body, Endpoint, Lane};
 use schemas::time::Timestamp;
 
-use super::{Store, StoreError};
+use sqlx::Row;
+
+use super::{BATCH_TIMEOUT, STATEMENT_TIMEOUT, Store, StoreError, plain, rows, within};
+
+/// Longest that a request may run: the shortest retention among its topics, which the configuration holds it to.
+const DEADLINE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Where a request stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,7 +124,14 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unavailable`].
     pub async fn result(&self, id: RequestId) -> Result<Option<ResultRow>, StoreError> {
-        todo!()
+        within(STATEMENT_TIMEOUT, async {
+            let row = sqlx::query(rows::SELECT_ONE.as_str())
+                .bind(id.to_string())
+                .fetch_optional(self.pool().await?)
+                .await?;
+            Ok(row.as_ref().map(rows::read_with_bodies).transpose()?)
+        })
+        .await
     }
 
     /// The rows of these requests, in any order, without bodies; unknown ids are left out.
@@ -126,7 +139,23 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unavailable`].
     pub async fn results(&self, ids: &[RequestId]) -> Result<Vec<ResultRow>, StoreError> {
-        todo!()
+        within(BATCH_TIMEOUT, async {
+            let pool = self.pool().await?;
+            let mut found = Vec::with_capacity(ids.len());
+            for chunk in ids.chunks(rows::IDS_MAX) {
+                let mut query = sqlx::query(rows::SELECT_MANY.as_str());
+                for place in 0..rows::IDS_MAX {
+                    // One statement for all lengths stays prepared; the last id stands in for those that are not there.
+                    let id = chunk[place.min(chunk.len() - 1)];
+                    query = query.bind(id.to_string());
+                }
+                for row in query.fetch_all(pool).await? {
+                    found.push(rows::read(&row)?);
+                }
+            }
+            Ok(found)
+        })
+        .await
     }
 
     /// A page of requests, newest first, without bodies.
@@ -134,17 +163,37 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unavailable`].
     pub async fn list_results(&self, filter: &Filter) -> Result<Vec<ResultRow>, StoreError> {
-        todo!()
+        within(STATEMENT_TIMEOUT, async {
+            // Sorts after every id.
+            let end = || "req_~".to_owned();
+            let before = filter.after.map_or_else(end, |id| id.to_string());
+            let found = sqlx::query(rows::SELECT_PAGE.as_str())
+                .bind(plain(&filter.tenant))
+                .bind(before)
+                .bind(
+                    filter
+                        .status
+                        .map(|status| rows::status_word(status).to_owned()),
+                )
+                .bind(filter.model.as_deref().map(plain))
+                .bind(i64::from(filter.limit.clamp(1, 100)))
+                .fetch_all(self.pool().await?)
+                .await?;
+            Ok(found.iter().map(rows::read).collect::<Result<_, _>>()?)
+        })
+        .await
     }
 
-    /// Writes rows (whole, by id) and moves the positions, in one transaction.
+    /// Writes rows (whole, by id; of several with one id the last) and moves the positions, in one transaction.
     ///
     /// The caller has folded the rows from what was stored before; fencing guarantees that nobody else did meanwhile for the
-    /// same partition. Columns that come from the request record and those that come from events are upserted
-    /// apart, since the two arrive on different partitions in any order.
+    /// same partition. Columns that come from the request record (`accepted`) and those that come from events
+    /// (`progressed`) are upserted apart, since the two arrive on different partitions in any order. A body that is
+    /// none leaves the one that is stored, since rows are read without bodies to be folded.
     ///
     /// # Errors
-    /// [`StoreError::Fenced`] (nothing was written), [`StoreError::Unavailable`].
+    /// [`StoreError::Fenced`] (nothing was written), [`StoreError::Unavailable`] (it may have been written: read the
+    /// positions again, or repeat and be fenced).
     pub async fn apply_results(
         &self,
         sink: &str,
@@ -152,7 +201,29 @@ impl Store {
         progressed: &[ResultRow],
         advances: &[Advance],
     ) -> Result<(), StoreError> {
-        todo!()
+        within(BATCH_TIMEOUT, async {
+            let mut write = self.begin().await?;
+            // In the same order everywhere, so that two sinks never wait for each other in a circle.
+            let mut advances: Vec<&Advance> = advances.iter().collect();
+            advances.sort_by_key(|advance| (&advance.topic, advance.partition));
+            for advance in advances {
+                if !step(&mut write, sink, advance).await? {
+                    return Err(StoreError::Fenced {
+                        sink: sink.to_owned(),
+                        topic: advance.topic.clone(),
+                        partition: advance.partition,
+                    });
+                }
+            }
+            for statement in rows::upsert_accepted(&newest_by_id(accepted)) {
+                statement?.execute(&mut *write.transaction).await?;
+            }
+            for statement in rows::upsert_progressed(&newest_by_id(progressed)) {
+                statement?.execute(&mut *write.transaction).await?;
+            }
+            self.commit(write).await
+        })
+        .await
     }
 
     /// The sink's positions on a topic: partition and offset of the next record to read.
@@ -160,15 +231,78 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unavailable`].
     pub async fn positions(&self, sink: &str, topic: &str) -> Result<Vec<(i32, i64)>, StoreError> {
-        todo!()
+        const SELECT: &str = "SELECT partition_number, next FROM positions \
+             WHERE sink = $1 AND topic = $2 ORDER BY partition_number";
+        within(STATEMENT_TIMEOUT, async {
+            let found = sqlx::query(SELECT)
+                .bind(sink.to_owned())
+                .bind(topic.to_owned())
+                .fetch_all(self.pool().await?)
+                .await?;
+            let position = |row: &sqlx::any::AnyRow| -> Result<(i32, i64), sqlx::Error> {
+                let partition: i64 = row.try_get("partition_number")?;
+                let partition =
+                    i32::try_from(partition).map_err(|_| super::corrupt("no such partition"))?;
+                Ok((partition, row.try_get("next")?))
+            };
+            Ok(found.iter().map(position).collect::<Result<_, _>>()?)
+        })
+        .await
     }
 
-    /// Deletes requests accepted before `before` that have ended, and any accepted before `before` minus the longest deadline; at most `limit`; returns how many.
+    /// Deletes requests accepted before `before` that have ended, and any accepted before `before` minus the longest deadline
+    /// (one day), oldest first; at most `limit`; returns how many.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
     pub async fn sweep_results(&self, before: Timestamp, limit: u32) -> Result<u64, StoreError> {
-        let _: Option<Bytes> = None;
-        todo!()
+        const DELETE: &str = "DELETE FROM results WHERE id IN (SELECT id FROM results WHERE accepted_at < $1 \
+             AND (accepted_at < $2 OR status IN ('completed', 'failed', 'cancelled', 'expired')) \
+             ORDER BY accepted_at LIMIT $3)";
+        within(BATCH_TIMEOUT, async {
+            let longest = i64::try_from(DEADLINE_MAX.as_micros()).unwrap_or(i64::MAX);
+            let mut write = self.begin().await?;
+            let done = sqlx::query(DELETE)
+                .bind(before.0)
+                .bind(before.0.saturating_sub(longest))
+                .bind(i64::from(limit))
+                .execute(&mut *write.transaction)
+                .await?;
+            self.commit(write).await?;
+            Ok(done.rows_affected())
+        })
+        .await
     }
+}
+
+/// Sorted, so that two transactions lock rows in the same order; one row for an id, since PostgreSQL refuses to touch a
+/// row twice in one statement.
+fn newest_by_id(rows: &[ResultRow]) -> Vec<&ResultRow> {
+    let mut newest: Vec<&ResultRow> = rows.iter().rev().collect();
+    newest.sort_by_key(|row| row.id);
+    newest.dedup_by_key(|row| row.id);
+    newest
+}
+
+/// Moves a position; false when it is not where it is expected.
+async fn step(write: &mut super::Write, sink: &str, advance: &Advance) -> Result<bool, StoreError> {
+    const UPDATE: &str = "UPDATE positions SET next = $1 \
+         WHERE sink = $2 AND topic = $3 AND partition_number = $4 AND next = $5";
+    const INSERT: &str = "INSERT INTO positions (next, sink, topic, partition_number) VALUES ($1, $2, $3, $4) \
+         ON CONFLICT (sink, topic, partition_number) DO NOTHING";
+    let statement = if advance.expected.is_some() {
+        UPDATE
+    } else {
+        INSERT
+    };
+    let mut query = sqlx::query(statement)
+        .bind(advance.next)
+        .bind(sink.to_owned())
+        .bind(advance.topic.clone())
+        .bind(i64::from(advance.partition));
+    if let Some(expected) = advance.expected {
+        query = query.bind(expected);
+    }
+    let done = query.execute(&mut *write.transaction).await?;
+    Ok(done.rows_affected() == 1)
 }
