@@ -36,7 +36,8 @@ impl Fixture {
     reason = "tests alone know of this variable"
 )]
 fn postgres_url() -> Option<String> {
-    std::env::var("LOCKGATE_TEST_POSTGRES_URL").ok()
+    let url = std::env::var("LOCKGATE_TEST_POSTGRES_URL").ok();
+    url.filter(|url| !url.is_empty())
 }
 
 /// SQLite, and PostgreSQL when there is one.
