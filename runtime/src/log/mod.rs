@@ -14,6 +14,9 @@ use schemas::topic::Topic;
 
 pub use ledger::{Ledger, Ticket};
 
+use embedded::Embedded;
+use kafka::Kafka;
+
 /// A record to append.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Record {
@@ -257,8 +260,8 @@ pub struct Log {
 
 #[derive(Debug, Clone)]
 enum Backend {
-    Embedded(embedded::Embedded),
-    Kafka(kafka::Kafka),
+    Embedded(Embedded),
+    Kafka(Kafka),
 }
 
 impl Log {
@@ -267,7 +270,11 @@ impl Log {
     /// # Errors
     /// [`LogError::Fatal`] when the folder is in use or not writable, or a property is refused.
     pub async fn open(settings: &Settings) -> Result<Self, LogError> {
-        todo!()
+        let backend = match settings {
+            Settings::Embedded(settings) => Backend::Embedded(Embedded::open(settings).await?),
+            Settings::Kafka(settings) => Backend::Kafka(Kafka::open(settings)?),
+        };
+        Ok(Self { backend })
     }
 
     /// Creates the topics that are missing and checks the others.
@@ -275,13 +282,19 @@ impl Log {
     /// # Errors
     /// [`LogError::TopicDoesNotFit`], or [`LogError::Unavailable`] when no broker answers (call again).
     pub async fn ensure_topics(&self, topics: &[Topic]) -> Result<(), LogError> {
-        todo!()
+        match &self.backend {
+            Backend::Embedded(log) => log.ensure_topics(topics),
+            Backend::Kafka(log) => log.ensure_topics(topics).await,
+        }
     }
 
     /// Number of partitions of a topic, known once [`Log::ensure_topics`] has succeeded; 0 for an unknown topic.
     #[must_use]
     pub fn partitions(&self, topic: &str) -> i32 {
-        todo!()
+        match &self.backend {
+            Backend::Embedded(log) => log.partitions(topic),
+            Backend::Kafka(log) => log.partitions(topic),
+        }
     }
 
     /// Appends and resolves with the position as `durability` says. Order among appends to one partition is the order of
@@ -299,26 +312,39 @@ impl Log {
         record: Record,
         durability: Durability,
     ) -> Result<Position, AppendError> {
-        todo!()
+        match &self.backend {
+            Backend::Embedded(log) => log.append(topic, place, record, durability).await,
+            Backend::Kafka(log) => log.append(topic, place, record).await,
+        }
     }
 
     /// Whether the log takes records.
     #[must_use]
     pub fn health(&self) -> tokio::sync::watch::Receiver<Health> {
-        todo!()
+        match &self.backend {
+            Backend::Embedded(log) => log.health(),
+            Backend::Kafka(log) => log.health(),
+        }
     }
 
     /// Joins `group` for `topic`.
     ///
     /// # Errors
-    /// [`LogError::Fatal`] when the settings are refused.
+    /// [`LogError::Fatal`] when the settings are refused, or (embedded) the group has a member already.
+    #[expect(clippy::unused_async, reason = "callers wait for a group to be joined")]
     pub async fn consume(
         &self,
         group: &str,
         topic: &str,
         options: ConsumeOptions,
     ) -> Result<Consumer, LogError> {
-        todo!()
+        let backend = match &self.backend {
+            Backend::Embedded(log) => {
+                ConsumerBackend::Embedded(log.consume(group, topic, options)?)
+            }
+            Backend::Kafka(log) => ConsumerBackend::Kafka(log.consume(group, topic, options)?),
+        };
+        Ok(Consumer { backend })
     }
 
     /// Follows one partition from `offset` on, without a group.
@@ -326,7 +352,11 @@ impl Log {
     /// # Errors
     /// [`LogError::BelowStart`], [`LogError::BeyondEnd`], [`LogError::Unavailable`].
     pub async fn tail(&self, topic: &str, partition: i32, offset: i64) -> Result<Tail, LogError> {
-        todo!()
+        let backend = match &self.backend {
+            Backend::Embedded(log) => TailBackend::Embedded(log.tail(topic, partition, offset)?),
+            Backend::Kafka(log) => TailBackend::Kafka(log.tail(topic, partition, offset).await?),
+        };
+        Ok(Tail { backend })
     }
 
     /// The ends of a partition.
@@ -334,7 +364,10 @@ impl Log {
     /// # Errors
     /// [`LogError::Unavailable`] when no broker answers in time.
     pub async fn watermarks(&self, topic: &str, partition: i32) -> Result<Watermarks, LogError> {
-        todo!()
+        match &self.backend {
+            Backend::Embedded(log) => log.watermarks(topic, partition),
+            Backend::Kafka(log) => log.watermarks(topic, partition).await,
+        }
     }
 
     /// Whether a new process means that every older one is gone (the embedded log).
@@ -345,7 +378,10 @@ impl Log {
 
     /// Flushes what is queued, for at most `grace`, and closes.
     pub async fn close(&self, grace: Duration) {
-        todo!()
+        match &self.backend {
+            Backend::Embedded(log) => log.close(grace).await,
+            Backend::Kafka(log) => log.close(grace).await,
+        }
     }
 }
 
@@ -356,7 +392,10 @@ pub struct Consumer {
 }
 
 #[derive(Debug)]
-enum ConsumerBackend {}
+enum ConsumerBackend {
+    Embedded(embedded::Consumer),
+    Kafka(kafka::Consumer),
+}
 
 impl Consumer {
     /// The next assignment, revocation or records; waits while there is nothing or while paused.
@@ -367,7 +406,10 @@ impl Consumer {
     /// # Cancel safety
     /// Nothing is lost when the future is dropped.
     pub async fn recv(&mut self) -> Result<Polled, LogError> {
-        todo!()
+        match &mut self.backend {
+            ConsumerBackend::Embedded(consumer) => consumer.recv().await,
+            ConsumerBackend::Kafka(consumer) => consumer.recv().await,
+        }
     }
 
     /// Begins delivery from partitions assigned in `epoch`; ignored when the epoch is over.
@@ -379,7 +421,10 @@ impl Consumer {
         epoch: u64,
         partitions: &[(i32, StartAt)],
     ) -> Result<(), LogError> {
-        todo!()
+        match &mut self.backend {
+            ConsumerBackend::Embedded(consumer) => consumer.start(epoch, partitions),
+            ConsumerBackend::Kafka(consumer) => consumer.start(epoch, partitions).await,
+        }
     }
 
     /// Moves the position of a started partition, dropping what was fetched ahead.
@@ -387,30 +432,52 @@ impl Consumer {
     /// # Errors
     /// As [`Consumer::start`].
     pub async fn seek(&mut self, partition: i32, offset: i64) -> Result<(), LogError> {
-        todo!()
+        match &mut self.backend {
+            ConsumerBackend::Embedded(consumer) => consumer.seek(partition, offset),
+            ConsumerBackend::Kafka(consumer) => consumer.seek(partition, offset).await,
+        }
     }
 
     /// Stops deliveries of all partitions, also of ones assigned later, until [`Consumer::resume`].
     pub fn pause(&mut self) {
-        todo!()
+        match &mut self.backend {
+            ConsumerBackend::Embedded(consumer) => consumer.pause(),
+            ConsumerBackend::Kafka(consumer) => consumer.pause(),
+        }
     }
 
     /// Ends [`Consumer::pause`].
     pub fn resume(&mut self) {
-        todo!()
+        match &mut self.backend {
+            ConsumerBackend::Embedded(consumer) => consumer.resume(),
+            ConsumerBackend::Kafka(consumer) => consumer.resume(),
+        }
     }
 
     /// Stores, for each partition, the offset of the next record to read. Partitions not assigned any more are left out.
     ///
     /// # Errors
     /// [`LogError::Unavailable`]; the positions can be committed again later.
+    #[expect(
+        clippy::unused_async,
+        reason = "a backend may wait for the position to be stored"
+    )]
     pub async fn commit(&mut self, next: &[(i32, i64)]) -> Result<(), LogError> {
-        todo!()
+        match &mut self.backend {
+            ConsumerBackend::Embedded(consumer) => {
+                consumer.commit(next);
+                Ok(())
+            }
+            ConsumerBackend::Kafka(consumer) => consumer.commit(next),
+        }
     }
 
     /// Leaves the group, waiting at most `grace`.
     pub async fn close(self, grace: Duration) {
-        todo!()
+        match self.backend {
+            ConsumerBackend::Embedded(consumer) => consumer.close(),
+            ConsumerBackend::Kafka(consumer) => consumer.close(grace).await,
+        }
     }
 }
 
@@ -421,7 +488,10 @@ pub struct Tail {
 }
 
 #[derive(Debug)]
-enum TailBackend {}
+enum TailBackend {
+    Embedded(embedded::Tail),
+    Kafka(kafka::Tail),
+}
 
 impl Tail {
     /// The next records, at least one; waits while there are none.
@@ -432,12 +502,19 @@ impl Tail {
     /// # Cancel safety
     /// Nothing is lost when the future is dropped.
     pub async fn recv(&mut self) -> Result<Vec<Delivery>, LogError> {
-        todo!()
+        match &mut self.backend {
+            TailBackend::Embedded(tail) => tail.recv().await,
+            TailBackend::Kafka(tail) => tail.recv().await,
+        }
     }
 
-    /// Offset of the record that [`Tail::recv`] yields next.
+    /// Offset of the record that [`Tail::recv`] yields next; the high watermark once everything was read, also where no
+    /// record lies right before it, so that "read until the position reaches the high watermark" always ends.
     #[must_use]
     pub fn position(&self) -> i64 {
-        todo!()
+        match &self.backend {
+            TailBackend::Embedded(tail) => tail.position(),
+            TailBackend::Kafka(tail) => tail.position(),
+        }
     }
 }
