@@ -143,7 +143,7 @@ impl Objects {
         let claim = Claim {
             name: name.to_string(),
             length: i64::try_from(bytes.len()).unwrap_or(i64::MAX),
-            sha256: sha256(bytes.clone()).await,
+            sha256: sha256(bytes.clone()).await?,
         };
         timely(&claim.name, self.store.put(&name, bytes.into())).await?;
         Ok(claim)
@@ -171,7 +171,7 @@ impl Objects {
             found.bytes().await.map(Some)
         };
         let bytes = timely(&claim.name, fetch).await?.ok_or_else(damaged)?;
-        if sha256(bytes.clone()).await == claim.sha256 {
+        if sha256(bytes.clone()).await? == claim.sha256 {
             Ok(bytes)
         } else {
             Err(damaged())
@@ -280,13 +280,12 @@ fn name(tenant: &str, id: RequestId, at: Timestamp, kind: Kind) -> Path {
 }
 
 /// Lower-case hex. Off the runtime's threads: large bodies take milliseconds.
-async fn sha256(bytes: Bytes) -> String {
+async fn sha256(bytes: Bytes) -> Result<String, ObjectsError> {
     let hash = move || data_encoding::HEXLOWER.encode(&Sha256::digest(&bytes));
-    match tokio::task::spawn_blocking(hash).await {
-        Ok(hex) => hex,
-        // Only a runtime that ends does that; no hash is like this one.
-        Err(_) => String::new(),
-    }
+    tokio::task::spawn_blocking(hash)
+        .await
+        // Only a runtime that ends does that.
+        .map_err(|error| ObjectsError::Unavailable(Box::new(error)))
 }
 
 /// `work` with its errors sorted, as long as it takes no longer than [`TIMEOUT`].

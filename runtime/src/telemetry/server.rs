@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -14,6 +15,9 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::Telemetry;
+
+/// Longest that answers may take after the stop; a client that does not read holds up nothing.
+const ANSWER_MAX: Duration = Duration::from_secs(1);
 
 /// What must hold for the process to take traffic, by name; clones share it.
 #[derive(Debug, Clone)]
@@ -73,9 +77,18 @@ pub async fn serve(
         .with_state(telemetry)
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready).with_state(readiness));
-    axum::serve(listener, routes)
-        .with_graceful_shutdown(stop.cancelled_owned())
-        .await
+    let stopped = stop.clone();
+    let serving = axum::serve(listener, routes)
+        .with_graceful_shutdown(async move { stopped.cancelled().await })
+        .into_future();
+    let cut = async {
+        stop.cancelled().await;
+        tokio::time::sleep(ANSWER_MAX).await;
+    };
+    tokio::select! {
+        served = serving => served,
+        () = cut => Ok(()),
+    }
 }
 
 async fn metrics(State(telemetry): State<Telemetry>) -> Response {
