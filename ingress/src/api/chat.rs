@@ -1,0 +1,346 @@
+//! `POST /v1/chat/completions`.
+
+use std::collections::HashSet;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::HeaderMap;
+use hyper::StatusCode;
+use hyper::body::Incoming;
+use runtime::codec::Codec;
+use runtime::log::AppendError;
+use runtime::objects::Objects;
+use runtime::store::keys::{Key, KeySnapshot};
+use schemas::dialect::openai::ChatRequest;
+use schemas::event::{ErrorBody, Terminal};
+use schemas::fold::End;
+use schemas::id::RequestId;
+use schemas::request::{Body, Dialect, Endpoint, Lane, OnTakeover, Request};
+use schemas::time::Timestamp;
+use tokio::time::Instant;
+use tracing::{Span, debug, info, warn};
+
+use crate::admission::{self, Admission};
+use crate::answer::Answer;
+use crate::body::{self, Limits};
+use crate::call::Call;
+use crate::canceller::{Canceller, HangUp};
+use crate::metrics::Metrics;
+use crate::publisher::{PublishError, Publisher};
+use crate::reply::{self, Reply};
+use crate::resume::ResumeTokens;
+use crate::sse::{Begin, EventStream, Patience};
+use crate::waiters::Waiters;
+use crate::{auth, error, trace};
+
+/// Header by which a client lowers the deadline: `30s`, `1m 30s`, or seconds.
+const TIMEOUT: &str = "lockgate-timeout";
+/// Past the deadline, processors have this long to say that it passed.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(2);
+
+/// What a chat request passes through.
+#[derive(Debug)]
+pub(crate) struct Chat {
+    pub(crate) keys: KeySnapshot,
+    pub(crate) models: Arc<HashSet<String>>,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) waiters: Arc<Waiters>,
+    pub(crate) publisher: Publisher,
+    pub(crate) canceller: Canceller,
+    pub(crate) codec: Codec,
+    pub(crate) objects: Objects,
+    pub(crate) tokens: Arc<OnceLock<ResumeTokens>>,
+    pub(crate) metrics: Metrics,
+    pub(crate) limits: Limits,
+    pub(crate) request_timeout: Duration,
+    pub(crate) silence_max: Duration,
+    pub(crate) on_takeover: OnTakeover,
+}
+
+/// A request on its way: what must be kept while somebody waits for it.
+struct Waiting {
+    answer: Answer,
+    hang_up: HangUp,
+    place: admission::Place,
+    give_up_at: Instant,
+}
+
+/// What was decided before a request is written down.
+struct Accepting {
+    id: RequestId,
+    key: Arc<Key>,
+    model: String,
+    stream: bool,
+    accepted_at: Timestamp,
+    deadline: Timestamp,
+}
+
+impl Chat {
+    /// Accepts the request, waits, and answers. Nothing is answered before the request is durable.
+    ///
+    /// # Cancel safety
+    /// Dropping the future is the client's hang-up: the request is cancelled if its key says so.
+    pub(crate) async fn create(
+        &self,
+        call: &Call,
+        headers: &HeaderMap,
+        body: &mut Incoming,
+    ) -> Result<Reply, ErrorBody> {
+        let timeout = timeout(headers, self.request_timeout)?;
+        let key = auth::caller(headers, &self.keys)?;
+        let place = self
+            .admission
+            .enter()
+            .map_err(|full| ErrorBody::overloaded(full.retry_after))?;
+        let (bytes, held) = body::read(body, self.limits, &self.admission).await?;
+        let (model, stream) = {
+            let request = ChatRequest::parse(&bytes)?;
+            (request.model.into_owned(), request.stream)
+        };
+        if !self.models.contains(&model) {
+            return Err(ErrorBody::model_not_found(&model));
+        }
+
+        let accepted_at = Timestamp::now();
+        let accepting = Accepting {
+            id: call.id,
+            key,
+            model,
+            stream,
+            accepted_at,
+            deadline: accepted_at.plus(timeout),
+        };
+        let give_up_at = Instant::now() + timeout + GIVE_UP_AFTER;
+        let waiting = self
+            .accept(call, &accepting, place, bytes, give_up_at)
+            .await?;
+        drop(held);
+        if stream {
+            Ok(self.streamed(waiting).await)
+        } else {
+            Ok(self.whole(waiting).await)
+        }
+    }
+
+    /// Writes the request down; returns once it is durable and somebody waits for its events.
+    async fn accept(
+        &self,
+        call: &Call,
+        accepting: &Accepting,
+        place: admission::Place,
+        bytes: Bytes,
+        give_up_at: Instant,
+    ) -> Result<Waiting, ErrorBody> {
+        let Accepting { id, key, .. } = accepting;
+        let (id, deadline) = (*id, accepting.deadline);
+        // Before the append: the answer may come before its append is confirmed.
+        let inflow = self.waiters.register(id, call.connection.clone());
+        let mut answer = Answer::new(id, inflow, self.codec.clone(), self.metrics.clone());
+        let body = self
+            .publisher
+            .body(&key.tenant, id, accepting.accepted_at, bytes)
+            .await
+            .map_err(|cause| refused(id, &cause))?;
+        let request = self.record(accepting, body);
+        let traceparent = trace::outgoing(&Span::current(), call.parent.as_ref());
+
+        // From the first poll of the append on, a hang-up has something to cancel.
+        let mut hang_up = self.canceller.on_hang_up(key.on_disconnect, id, deadline);
+        let began = Instant::now();
+        let outcome = tokio::select! {
+            outcome = self.publisher.publish(&request, traceparent) => outcome,
+            why = answer.closed() => {
+                hang_up.disarm();
+                self.canceller.cancel(id, deadline, "accept unknown");
+                return Err(error::closed_before_accept(why));
+            }
+        };
+        match outcome {
+            Ok(()) => {}
+            Err(cause) => {
+                hang_up.disarm();
+                if let PublishError::Append(AppendError::Unknown { .. }) = &cause {
+                    self.canceller.cancel(id, deadline, "accept unknown");
+                }
+                return Err(refused(id, &cause));
+            }
+        }
+        self.metrics.appended(began.elapsed());
+        debug!(request.id = %id, model = %request.model, tenant = %request.tenant, "request accepted");
+        Ok(Waiting {
+            answer,
+            hang_up,
+            place,
+            give_up_at,
+        })
+    }
+
+    fn record(&self, accepting: &Accepting, body: Body) -> Request {
+        let key = &accepting.key;
+        Request {
+            id: accepting.id,
+            tenant: key.tenant.clone(),
+            key_id: key.id.clone(),
+            endpoint: Endpoint::ChatCompletions,
+            dialect: Dialect::OpenAi,
+            model: accepting.model.clone(),
+            lane: Lane::Interactive,
+            stream: accepting.stream,
+            accepted_at: accepting.accepted_at,
+            deadline: accepting.deadline,
+            on_disconnect: key.on_disconnect,
+            on_takeover: key.on_takeover.unwrap_or(self.on_takeover),
+            shadow_of: None,
+            body,
+            attributes: std::collections::BTreeMap::new(),
+        }
+    }
+
+    /// Waits for the end and answers with it.
+    async fn whole(&self, waiting: Waiting) -> Reply {
+        let Waiting {
+            mut answer,
+            mut hang_up,
+            place: _place,
+            give_up_at,
+        } = waiting;
+        let id = answer.id();
+        let ended = tokio::time::timeout_at(give_up_at, answer.end()).await;
+        hang_up.disarm();
+        let outcome = match ended {
+            Err(_) => Err(ErrorBody::expired()),
+            Ok(Err(lost)) => Err(answer.lost(lost)),
+            Ok(Ok((End::Completed, terminal))) => self.completed(id, terminal).await,
+            Ok(Ok((end, terminal))) => Err(error::ended(end, &terminal)),
+        };
+        let mut reply = outcome.unwrap_or_else(|error| reply::error(&error));
+        answer.facts().write(reply.headers_mut());
+        reply
+    }
+
+    async fn completed(&self, id: RequestId, terminal: Terminal) -> Result<Reply, ErrorBody> {
+        let status = u16::try_from(terminal.status)
+            .ok()
+            .and_then(|status| StatusCode::from_u16(status).ok())
+            .unwrap_or(StatusCode::OK);
+        let bytes = match terminal.body {
+            Some(Body::Inline(bytes)) => bytes,
+            Some(claim @ Body::Claim(_)) => self.objects.load(&claim).await.map_err(|cause| {
+                warn!(request.id = %id, error = %cause, "answer could not be fetched");
+                error::objects(&cause)
+            })?,
+            None => {
+                warn!(request.id = %id, "completed without an answer");
+                return Err(ErrorBody::internal());
+            }
+        };
+        Ok(reply::json_bytes(status, bytes))
+    }
+
+    /// Waits for the first token or the end, and answers with a stream or an error.
+    async fn streamed(&self, waiting: Waiting) -> Reply {
+        let mut events = EventStream::new(
+            waiting.answer,
+            waiting.hang_up,
+            waiting.place,
+            Arc::clone(&self.tokens),
+            Patience {
+                silence_max: self.silence_max,
+                give_up_at: waiting.give_up_at,
+            },
+            self.metrics.clone(),
+        );
+        match events.begin().await {
+            Begin::Stream => {
+                let facts = events.facts().clone();
+                let mut reply = reply::events(events);
+                facts.write(reply.headers_mut());
+                reply
+            }
+            Begin::Refused(error) => {
+                let mut reply = reply::error(&error);
+                events.facts().write(reply.headers_mut());
+                reply
+            }
+        }
+    }
+}
+
+fn refused(id: RequestId, cause: &PublishError) -> ErrorBody {
+    info!(request.id = %id, error = %Chain(cause), "request not accepted");
+    error::publish(cause)
+}
+
+/// An error with its causes in one line.
+struct Chain<'a>(&'a dyn std::error::Error);
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+/// The time that the client gives the request, at most `longest`.
+fn timeout(headers: &HeaderMap, longest: Duration) -> Result<Duration, ErrorBody> {
+    let Some(value) = headers.get(TIMEOUT) else {
+        return Ok(longest);
+    };
+    value
+        .to_str()
+        .ok()
+        .and_then(duration)
+        .filter(|timeout| !timeout.is_zero())
+        .map(|timeout| timeout.min(longest))
+        .ok_or_else(|| {
+            ErrorBody::invalid_request(
+                Some(TIMEOUT),
+                format!("The header {TIMEOUT} must be a duration such as `30s`, or seconds."),
+            )
+        })
+}
+
+fn duration(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    match text.parse::<f64>() {
+        Ok(seconds) => Duration::try_from_secs_f64(seconds).ok(),
+        Err(_) => humantime::parse_duration(text).ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hyper::header::HeaderValue;
+
+    #[test]
+    fn the_header_lowers_the_deadline_and_never_raises_it() {
+        let longest = Duration::from_secs(600);
+        for (value, expected) in [
+            ("30s", Some(30_000)),
+            ("1m 30s", Some(90_000)),
+            ("2", Some(2_000)),
+            ("0.5", Some(500)),
+            ("2h", Some(600_000)),
+            ("0", None),
+            ("-1", None),
+            ("nan", None),
+            ("inf", None),
+            ("1e300", None),
+            ("soon", None),
+            ("", None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(TIMEOUT, HeaderValue::from_static(value));
+            let read = timeout(&headers, longest).ok().map(|read| read.as_millis());
+            assert_eq!(read, expected, "{value:?}");
+        }
+        assert_eq!(timeout(&HeaderMap::new(), longest), Ok(longest));
+    }
+}

@@ -1,0 +1,20 @@
+//! One HTTP call: what every route knows of it.
+
+use std::time::Instant;
+
+use opentelemetry::trace::SpanContext;
+use schemas::id::RequestId;
+use tokio_util::sync::CancellationToken;
+
+/// A call from its head to its answer.
+#[derive(Debug)]
+pub(crate) struct Call {
+    /// Names the call in its answer, and the request that it makes, if it makes one.
+    pub(crate) id: RequestId,
+    /// When its head had been read.
+    pub(crate) began: Instant,
+    /// Cancelled, it closes the client's connection.
+    pub(crate) connection: CancellationToken,
+    /// The trace that the client is in.
+    pub(crate) parent: Option<SpanContext>,
+}

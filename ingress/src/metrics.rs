@@ -1,0 +1,180 @@
+//! What the door counts. Labels come from closed sets, never from callers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::{Counter, Histogram, UpDownCounter};
+
+/// Bounds that tell a fast gateway from a slow one, seconds.
+const SECONDS: [f64; 16] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0,
+    600.0,
+];
+
+/// The instruments; clones share them.
+#[derive(Debug, Clone)]
+pub(crate) struct Metrics {
+    instruments: Arc<Instruments>,
+}
+
+#[derive(Debug)]
+struct Instruments {
+    requests: Counter<u64>,
+    duration: Histogram<f64>,
+    append: Histogram<f64>,
+    queued: Histogram<f64>,
+    first_token: Histogram<f64>,
+    waiting: UpDownCounter<i64>,
+    streams: Counter<u64>,
+    connections: UpDownCounter<i64>,
+    connections_refused: Counter<u64>,
+}
+
+/// How a stream ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StreamEnd {
+    Completed,
+    Failed,
+    Replaced,
+    Deadline,
+    Draining,
+    SlowClient,
+    Client,
+}
+
+impl StreamEnd {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Replaced => "replaced",
+            Self::Deadline => "deadline",
+            Self::Draining => "draining",
+            Self::SlowClient => "slow_client",
+            Self::Client => "client",
+        }
+    }
+}
+
+/// Counts something as present until dropped.
+#[derive(Debug)]
+pub(crate) struct Present {
+    gauge: UpDownCounter<i64>,
+}
+
+impl Drop for Present {
+    fn drop(&mut self) {
+        self.gauge.add(-1, &[]);
+    }
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let meter = opentelemetry::global::meter("ingress");
+        let seconds = |name: &'static str, description: &'static str| {
+            meter
+                .f64_histogram(name)
+                .with_unit("s")
+                .with_description(description)
+                .with_boundaries(SECONDS.to_vec())
+                .build()
+        };
+        Self {
+            instruments: Arc::new(Instruments {
+                requests: meter
+                    .u64_counter("lockgate_ingress_requests")
+                    .with_description("Requests answered, by endpoint and class of status")
+                    .build(),
+                duration: seconds(
+                    "lockgate_ingress_request_duration",
+                    "From the head of a request to the head of its answer",
+                ),
+                append: seconds(
+                    "lockgate_ingress_append_duration",
+                    "Until a request was durable on the log",
+                ),
+                queued: seconds(
+                    "lockgate_ingress_queue_duration",
+                    "From the accept of a request to the start of its first run",
+                ),
+                first_token: seconds(
+                    "lockgate_ingress_first_token_duration",
+                    "From the accept of a streamed request to its first token",
+                ),
+                waiting: meter
+                    .i64_up_down_counter("lockgate_ingress_waiting")
+                    .with_description("Requests that somebody waits for")
+                    .build(),
+                streams: meter
+                    .u64_counter("lockgate_ingress_streams_ended")
+                    .with_description("Streams ended, by reason")
+                    .build(),
+                connections: meter
+                    .i64_up_down_counter("lockgate_ingress_connections")
+                    .with_description("Open client connections")
+                    .build(),
+                connections_refused: meter
+                    .u64_counter("lockgate_ingress_connections_refused")
+                    .with_description("Connections closed at once because there were too many")
+                    .build(),
+            }),
+        }
+    }
+
+    /// A request was answered with this status after this long.
+    pub(crate) fn answered(&self, endpoint: &'static str, status: u16, took: Duration) {
+        let class = match status / 100 {
+            2 => "2xx",
+            3 => "3xx",
+            4 => "4xx",
+            _ => "5xx",
+        };
+        let labels = [
+            KeyValue::new("endpoint", endpoint),
+            KeyValue::new("status", class),
+        ];
+        self.instruments.requests.add(1, &labels);
+        self.instruments
+            .duration
+            .record(took.as_secs_f64(), &labels[..1]);
+    }
+
+    pub(crate) fn appended(&self, took: Duration) {
+        self.instruments.append.record(took.as_secs_f64(), &[]);
+    }
+
+    pub(crate) fn started(&self, after: Duration) {
+        self.instruments.queued.record(after.as_secs_f64(), &[]);
+    }
+
+    pub(crate) fn first_token(&self, after: Duration) {
+        self.instruments
+            .first_token
+            .record(after.as_secs_f64(), &[]);
+    }
+
+    pub(crate) fn stream_ended(&self, end: StreamEnd) {
+        let labels = [KeyValue::new("reason", end.label())];
+        self.instruments.streams.add(1, &labels);
+    }
+
+    pub(crate) fn waiting(&self) -> Present {
+        present(&self.instruments.waiting)
+    }
+
+    pub(crate) fn connection(&self) -> Present {
+        present(&self.instruments.connections)
+    }
+
+    pub(crate) fn connection_refused(&self) {
+        self.instruments.connections_refused.add(1, &[]);
+    }
+}
+
+fn present(gauge: &UpDownCounter<i64>) -> Present {
+    gauge.add(1, &[]);
+    Present {
+        gauge: gauge.clone(),
+    }
+}
