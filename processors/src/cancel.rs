@@ -90,10 +90,11 @@ pub(crate) async fn read(
 ) -> Result<Tail, LogError> {
     let ends = log.watermarks(topic::CONTROL, 0).await?;
     let mut tail = log.tail(topic::CONTROL, 0, ends.low).await?;
-    catch_up::read_to(log, &mut tail, ends.high, async |delivery| {
-        apply(decoder, cancels, &delivery).await;
-    })
-    .await?;
+    while let Some(deliveries) = catch_up::next(&mut tail, ends.high).await? {
+        for delivery in deliveries {
+            apply(decoder, cancels, &delivery).await;
+        }
+    }
     Ok(tail)
 }
 

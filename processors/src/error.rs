@@ -42,4 +42,7 @@ pub enum Error {
         /// Name of the provider.
         provider: String,
     },
+    /// A part of the processors panicked; the log tells where.
+    #[error("a part of the processors panicked")]
+    Panicked,
 }

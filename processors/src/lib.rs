@@ -1,1 +1,45 @@
-//! processors
+//! The work: requests are consumed from the log, called at a provider, and answered on the
+//! log. Failover, time-outs, cancel, adoption after a crash, and the drain at the stop.
+
+mod adapters;
+mod adopter;
+mod adoption;
+mod attempt;
+mod cancel;
+mod catch_up;
+mod config;
+mod decode;
+mod emitter;
+mod error;
+mod follow;
+mod gate;
+mod held;
+mod metrics;
+mod pace;
+mod request;
+mod router;
+mod runs;
+mod service;
+mod signal;
+mod trace;
+mod work;
+mod worker;
+
+pub use config::Settings;
+pub use error::Error;
+pub use service::{Parts, run};
+
+/// The consumer group of all processors.
+pub const GROUP: &str = "processors";
+
+/// An error with its causes, on one line.
+fn error_chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

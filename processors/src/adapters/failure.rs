@@ -1,0 +1,218 @@
+//! How calls fail, and what that means (failures, before and after the first token).
+
+use std::time::Duration;
+
+use http::HeaderMap;
+use http::header::RETRY_AFTER;
+use schemas::dialect::openai;
+use schemas::event::ErrorBody;
+use schemas::time::Timestamp;
+
+use crate::router::Class;
+
+/// Rest of a key whose provider says 429 and not for how long.
+const REST: Duration = Duration::from_secs(5);
+/// Longest rest that a provider's word is taken for.
+const REST_MAX: Duration = Duration::from_secs(10 * 60);
+/// Status that some providers use for "overloaded" or "rate limit".
+const RATE_LIMITED: u16 = 429;
+
+/// A call that failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failure {
+    /// What it means for the next attempt.
+    pub(crate) class: Class,
+    /// What the client is told when no further attempt is made.
+    pub(crate) error: ErrorBody,
+}
+
+/// A refusal of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KeyFault {
+    /// It may be used again after this long.
+    Rests(Duration),
+    /// It is not accepted.
+    LockedOut,
+}
+
+impl Failure {
+    /// The call failed in a way that says nothing of the next one.
+    pub(crate) fn passing(message: impl Into<String>) -> Self {
+        Self {
+            class: Class::Passing,
+            error: ErrorBody::upstream_failed(message),
+        }
+    }
+
+    /// Nothing came until a time-out.
+    pub(crate) fn silent() -> Self {
+        Self {
+            class: Class::Silent,
+            error: ErrorBody::upstream_timeout(),
+        }
+    }
+
+    /// The stream ended in the middle.
+    pub(crate) fn cut() -> Self {
+        Self {
+            class: Class::Passing,
+            error: ErrorBody::upstream_cut(),
+        }
+    }
+
+    /// The provider answered with `status` and `body`.
+    pub(crate) fn status(status: u16, body: &[u8]) -> Self {
+        if (300..400).contains(&status) {
+            return Self::passing(format!(
+                "the provider redirects (status {status}), which is not followed: correct its base URL"
+            ));
+        }
+        Self {
+            class: class_of(status),
+            error: openai::read_error(status, body),
+        }
+    }
+
+    /// The provider reported `error` in place of an answer or within a stream.
+    pub(crate) fn reported(error: ErrorBody) -> Self {
+        let credentials = error.code.as_deref() == Some("upstream_credentials");
+        let class = match u16::try_from(error.status) {
+            Ok(_) if credentials => Class::Key,
+            Ok(status) => class_of(status),
+            Err(_) => Class::Passing,
+        };
+        Self { class, error }
+    }
+
+    /// The HTTP client gave up; nothing of its text, which may hold URLs, is told.
+    pub(crate) fn transport(error: &reqwest::Error) -> Self {
+        if error.is_timeout() {
+            Self::silent()
+        } else if error.is_connect() {
+            Self::passing("the provider could not be reached")
+        } else {
+            Self::passing("the connection to the provider broke before its answer was whole")
+        }
+    }
+
+    /// What it says of the key that was used, if anything.
+    pub(crate) fn key_fault(&self, headers: Option<&HeaderMap>) -> Option<KeyFault> {
+        if self.class != Class::Key {
+            return None;
+        }
+        if self.error.status == i32::from(RATE_LIMITED) {
+            let told = headers.and_then(retry_after);
+            Some(KeyFault::Rests(told.unwrap_or(REST).min(REST_MAX)))
+        } else {
+            Some(KeyFault::LockedOut)
+        }
+    }
+}
+
+fn class_of(status: u16) -> Class {
+    match status {
+        401 | 403 | RATE_LIMITED => Class::Key,
+        408 => Class::Passing,
+        400..500 => Class::Refused,
+        _ => Class::Passing,
+    }
+}
+
+/// `retry-after-ms`, else `retry-after` in seconds or as a date.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
+    if let Some(millis) = text("retry-after-ms").and_then(|text| text.parse::<f64>().ok()) {
+        return Duration::try_from_secs_f64(millis / 1_000.0).ok();
+    }
+    let text = text(RETRY_AFTER.as_str())?;
+    match text.parse::<f64>() {
+        Ok(seconds) => Duration::try_from_secs_f64(seconds).ok(),
+        Err(_) => http_date(text).map(|at| at.since(Timestamp::now())),
+    }
+}
+
+/// An HTTP date in its one current form, `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110 §5.6.7).
+fn http_date(text: &str) -> Option<Timestamp> {
+    const MONTHS: [&str; 12] = [
+        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+    ];
+    let (_, rest) = text.split_once(", ")?;
+    let mut words = rest.split([' ', ':']);
+    let mut number = || words.next()?.parse::<i64>().ok();
+    let day = number()?;
+    let month = words.next()?;
+    let month = i64::try_from(MONTHS.iter().position(|name| *name == month)?).ok()? + 1;
+    let mut number = || words.next()?.parse::<i64>().ok();
+    let (year, hour, minute, second) = (number()?, number()?, number()?, number()?);
+    if !(1970..=9999).contains(&year) || words.next() != Some("GMT") {
+        return None;
+    }
+    // Days since the epoch, by Howard Hinnant's `days_from_civil`.
+    let shifted = if month <= 2 { year - 1 } else { year };
+    let era = shifted / 400;
+    let year_of_era = shifted - era * 400;
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    let days = era * 146_097 + day_of_era - 719_468;
+    let seconds = ((days * 24 + hour) * 60 + minute) * 60 + second;
+    Some(Timestamp(seconds.checked_mul(1_000_000)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statuses_mean_what_the_table_of_failures_says() {
+        let class = |status| Failure::status(status, b"").class;
+        for status in [500, 502, 503, 504, 529, 301, 302, 307, 408, 204, 100] {
+            assert_eq!(class(status), Class::Passing, "{status}");
+        }
+        for status in [400, 404, 413, 422, 451] {
+            assert_eq!(class(status), Class::Refused, "{status}");
+        }
+        for status in [401, 403, 429] {
+            assert_eq!(class(status), Class::Key, "{status}");
+        }
+    }
+
+    #[test]
+    fn a_refused_key_is_locked_out_and_never_shown_as_the_callers() {
+        let failure = Failure::status(401, br#"{"error":{"message":"bad key sk-abcdefgh12345"}}"#);
+        assert_eq!(failure.error.status, 502);
+        assert_eq!(failure.error.code.as_deref(), Some("upstream_credentials"));
+        assert_eq!(failure.key_fault(None), Some(KeyFault::LockedOut));
+        assert!(!failure.error.message.contains("sk-"));
+        assert_eq!(Failure::reported(failure.error.clone()).class, Class::Key);
+    }
+
+    #[test]
+    fn a_rate_limit_rests_as_long_as_the_provider_says() {
+        let failure = Failure::status(429, b"");
+        let rest = |name: &'static str, value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, value.parse().unwrap());
+            failure.key_fault(Some(&headers))
+        };
+        let seconds = |seconds| Some(KeyFault::Rests(Duration::from_secs(seconds)));
+        assert_eq!(rest("retry-after", "7"), seconds(7));
+        assert_eq!(
+            rest("retry-after-ms", "1500"),
+            Some(KeyFault::Rests(Duration::from_millis(1500)))
+        );
+        assert_eq!(rest("retry-after", "86400"), Some(KeyFault::Rests(REST_MAX)));
+        assert_eq!(rest("retry-after", "-1"), Some(KeyFault::Rests(REST)));
+        assert_eq!(rest("retry-after", "soon"), Some(KeyFault::Rests(REST)));
+        assert_eq!(failure.key_fault(None), Some(KeyFault::Rests(REST)));
+        assert_eq!(rest("retry-after", "Sun, 06 Nov 1994 08:49:37 GMT"), seconds(0));
+    }
+
+    #[test]
+    fn dates_are_read() {
+        let at = |text| http_date(text).map(Timestamp::seconds);
+        assert_eq!(at("Sun, 06 Nov 1994 08:49:37 GMT"), Some(784_111_777));
+        assert_eq!(at("Thu, 01 Jan 1970 00:00:00 GMT"), Some(0));
+        assert_eq!(at("Thu, 29 Feb 2024 12:00:00 GMT"), Some(1_709_208_000));
+        assert_eq!(at("Sunday, 06-Nov-94 08:49:37 GMT"), None);
+    }
+}

@@ -1,0 +1,100 @@
+//! How providers are spoken to: one trait, a call that is polled for what came.
+
+pub(crate) mod assembly;
+pub(crate) mod failure;
+pub(crate) mod keys;
+pub(crate) mod openai;
+pub(crate) mod scripted;
+pub(crate) mod sse;
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::HeaderValue;
+use runtime::config::Timeouts;
+use schemas::dialect::openai::ChatRequest;
+use schemas::event::{Chunk, Usage};
+use schemas::id::RequestId;
+use tokio::time::Instant;
+
+use crate::router::Readiness;
+use assembly::Assembly;
+use failure::Failure;
+
+/// A deployment: one model at one provider.
+pub(crate) trait Adapter: std::fmt::Debug + Send + Sync {
+    /// Whether it can be called at `now`.
+    fn readiness(&self, now: Instant) -> Readiness;
+
+    /// The bounds of one attempt; none: only the request's deadline.
+    fn timeouts(&self) -> Option<Timeouts>;
+
+    /// Begins a call; nothing happens until it is polled, and dropping it ends it.
+    fn call(&self, ask: &Ask<'_>) -> Box<dyn Calling>;
+}
+
+/// What a call needs of a request.
+#[derive(Debug)]
+pub(crate) struct Ask<'a> {
+    /// The request.
+    pub(crate) id: RequestId,
+    /// W3C trace context of the call.
+    pub(crate) traceparent: Option<HeaderValue>,
+    /// The client's body.
+    pub(crate) body: &'a Bytes,
+    /// The client's body as validated.
+    pub(crate) chat: &'a ChatRequest<'a>,
+}
+
+/// A call in progress.
+pub(crate) trait Calling: Send {
+    /// What came next; what it adds to the answer is in `assembly` then. Not polled again
+    /// after [`Step::Answer`], [`Step::End`] or [`Step::Failed`].
+    fn poll_step(&mut self, context: &mut Context<'_>, assembly: &mut Assembly) -> Poll<Step>;
+
+    /// Reads what the provider still sends after [`Step::End`], so that the connection can
+    /// serve the next call.
+    fn poll_rest(&mut self, context: &mut Context<'_>) -> Poll<()>;
+
+    /// What is known of the provider's side so far.
+    fn trace(&self) -> &Trace;
+}
+
+/// What is known of a call besides its answer.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Trace {
+    /// Name of the key used.
+    pub(crate) key_name: Option<Arc<str>>,
+    /// HTTP status.
+    pub(crate) status: Option<u16>,
+    /// The provider's own id of the call.
+    pub(crate) upstream_request_id: Option<String>,
+    /// Events that were no JSON and were skipped.
+    pub(crate) broken_events: u32,
+}
+
+/// What a call yields.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// A chunk of a stream for the client.
+    Chunk {
+        /// The chunk.
+        chunk: Chunk,
+        /// Whether the model wrote something with it.
+        token: bool,
+    },
+    /// The provider sent something that the client does not see.
+    Sign,
+    /// The whole answer of a call that was not streamed.
+    Answer {
+        /// In the client's rendering.
+        body: Bytes,
+        /// As reported.
+        usage: Option<Usage>,
+    },
+    /// The stream ended properly.
+    End,
+    /// The call failed.
+    Failed(Failure),
+}

@@ -1,0 +1,122 @@
+//! What the processors count.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use opentelemetry::metrics::{Counter, Histogram};
+use opentelemetry::{KeyValue, global};
+
+use crate::gate::Gate;
+use crate::held::Held;
+
+/// Instruments of the processors; labels come from closed sets.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    attempts: Counter<u64>,
+    first_token: Histogram<f64>,
+    dead_letters: Counter<u64>,
+    adoptions: Counter<u64>,
+    append_retries: Counter<u64>,
+    broken_events: Counter<u64>,
+}
+
+impl Metrics {
+    /// Registers the instruments with the process's meter.
+    pub(crate) fn new() -> Arc<Self> {
+        let meter = global::meter("lockgate.processors");
+        Arc::new(Self {
+            attempts: meter
+                .u64_counter("lockgate.attempts")
+                .with_description("calls to providers by deployment and outcome")
+                .build(),
+            first_token: meter
+                .f64_histogram("lockgate.first_token")
+                .with_description("from the start of a streamed call to its first token")
+                .with_unit("s")
+                .build(),
+            dead_letters: meter
+                .u64_counter("lockgate.dead_letters")
+                .with_description("records set aside, by reason")
+                .build(),
+            adoptions: meter
+                .u64_counter("lockgate.adoptions")
+                .with_description("requests found open at an assignment, by what became of them")
+                .build(),
+            append_retries: meter
+                .u64_counter("lockgate.append_retries")
+                .with_description("appends of events that failed and are tried again")
+                .build(),
+            broken_events: meter
+                .u64_counter("lockgate.broken_events")
+                .with_description("events of providers that were no JSON and were skipped")
+                .build(),
+        })
+    }
+
+    /// Shows what is held and what is in flight for as long as the process lives.
+    pub(crate) fn observe(held: &Held, gates: Vec<Gate>) {
+        let meter = global::meter("lockgate.processors");
+        let deliveries = held.clone();
+        meter
+            .u64_observable_gauge("lockgate.held_deliveries")
+            .with_description("deliveries held in memory")
+            .with_callback(move |observer| observer.observe(deliveries.deliveries() as u64, &[]))
+            .build();
+        let bytes = held.clone();
+        meter
+            .u64_observable_gauge("lockgate.held")
+            .with_description("bytes of deliveries held in memory")
+            .with_unit("By")
+            .with_callback(move |observer| observer.observe(bytes.bytes() as u64, &[]))
+            .build();
+        meter
+            .u64_observable_gauge("lockgate.calls_in_flight")
+            .with_description("calls in progress by deployment")
+            .with_callback(move |observer| {
+                for gate in &gates {
+                    let deployment = KeyValue::new("deployment", Arc::clone(gate.name()));
+                    observer.observe(gate.in_flight() as u64, &[deployment]);
+                }
+            })
+            .build();
+    }
+
+    /// A call ended.
+    pub(crate) fn attempted(&self, deployment: &Arc<str>, outcome: &'static str) {
+        self.attempts.add(
+            1,
+            &[
+                KeyValue::new("deployment", Arc::clone(deployment)),
+                KeyValue::new("outcome", outcome),
+            ],
+        );
+    }
+
+    /// The first token of a streamed call came.
+    pub(crate) fn first_token(&self, deployment: &Arc<str>, after: Duration) {
+        let deployment = KeyValue::new("deployment", Arc::clone(deployment));
+        self.first_token.record(after.as_secs_f64(), &[deployment]);
+    }
+
+    /// A record was set aside.
+    pub(crate) fn dead_lettered(&self, reason: &'static str) {
+        self.dead_letters.add(1, &[KeyValue::new("reason", reason)]);
+    }
+
+    /// An open request was looked into at an assignment.
+    pub(crate) fn adopted(&self, outcome: &'static str) {
+        self.adoptions.add(1, &[KeyValue::new("outcome", outcome)]);
+    }
+
+    /// An append is tried again.
+    pub(crate) fn append_retried(&self) {
+        self.append_retries.add(1, &[]);
+    }
+
+    /// Events of a provider were skipped.
+    pub(crate) fn events_broken(&self, count: u32) {
+        if count > 0 {
+            self.broken_events.add(u64::from(count), &[]);
+        }
+    }
+}

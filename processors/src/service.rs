@@ -1,0 +1,251 @@
+//! Start, supervision and stop of the processors.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use runtime::codec::Codec;
+use runtime::log::{ConsumeOptions, Log, LogError, Tail};
+use runtime::objects::Objects;
+use runtime::store::Store;
+use schemas::request::Lane;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{error, info, warn};
+
+use crate::GROUP;
+use crate::adopter::Adopter;
+use crate::cancel::{self, Cancels};
+use crate::config::{self, Settings};
+use crate::decode::Decoder;
+use crate::emitter::Channel;
+use crate::error::Error;
+use crate::gate::Slack;
+use crate::held::Held;
+use crate::metrics::Metrics;
+use crate::runs::Runs;
+use crate::work::Work;
+use crate::worker::Worker;
+
+/// Before the log is asked again at the start.
+const RETRY: Duration = Duration::from_millis(500);
+/// Longest that giving back what is in flight may take, after the grace period.
+const RELEASE_MAX: Duration = Duration::from_millis(1_700);
+/// Most records that one consumer yields at once.
+const BATCH_MAX: usize = 500;
+
+/// What the processors work with.
+#[derive(Debug)]
+pub struct Parts {
+    /// The log; its topics exist.
+    pub log: Log,
+    /// Reads and writes records.
+    pub codec: Codec,
+    /// Large bodies.
+    pub objects: Objects,
+    /// Rows of requests, for adoption only.
+    pub store: Store,
+    /// Set to true once requests are consumed, and to false at the stop.
+    pub ready: watch::Sender<bool>,
+}
+
+/// Works off requests until `stop`, then finishes what is in flight within the grace period
+/// and gives back the rest.
+///
+/// # Errors
+/// [`Error`] when the processors cannot start, or the log fails for good; what was in flight
+/// has been drained then too.
+pub async fn run(settings: Settings, parts: Parts, stop: CancellationToken) -> Result<(), Error> {
+    let Parts {
+        log,
+        codec,
+        objects,
+        store,
+        ready,
+    } = parts;
+    let processors = settings.processors;
+    let slack = Slack::new(processors.held_max / 8);
+    let models = config::models(&settings, &slack)?;
+    let metrics = Metrics::new();
+    let held_bytes_max = usize::try_from(processors.held_bytes_max.as_u64()).unwrap_or(usize::MAX);
+    let held = Held::new(processors.held_max, held_bytes_max);
+    let gates = models
+        .values()
+        .flat_map(|model| model.deployments.iter().map(|one| one.gate.clone()))
+        .collect();
+    Metrics::observe(&held, gates);
+    let decoder = Decoder::new(codec.clone());
+    let runs = Runs::default();
+    let work = Arc::new(Work {
+        channel: Channel {
+            log: log.clone(),
+            codec,
+            pace: Arc::default(),
+            metrics: Arc::clone(&metrics),
+        },
+        decoder,
+        objects,
+        models,
+        cancels: Cancels::new(runs.clone()),
+        runs,
+        metrics,
+        config_version: settings.config_version,
+        alone: tokio::sync::Mutex::default(),
+    });
+
+    // 1. Orders to stop, before anything that they may be about.
+    let Some(control) = read_control(&work, &stop).await? else {
+        return Ok(());
+    };
+    let tasks = TaskTracker::new();
+    let loops = TaskTracker::new();
+    let ending = stop.child_token();
+    let drained = CancellationToken::new();
+    let following = loops.spawn(follow_control(
+        Arc::clone(&work),
+        control,
+        drained.clone(),
+        ending.clone(),
+    ));
+
+    // 2. Requests, lane by lane.
+    let adopter = Adopter::new(Arc::clone(&work), store, tasks.clone());
+    loops.spawn(Arc::clone(&adopter).run(ending.clone()));
+    let mut workers = Vec::new();
+    let options = ConsumeOptions {
+        batch_max: (processors.held_max / 8).clamp(1, BATCH_MAX),
+    };
+    for lane in Lane::ALL {
+        let consumer = log
+            .consume(GROUP, lane.topic(), options.clone())
+            .await
+            .map_err(|source| Error::Consume {
+                topic: lane.topic(),
+                source,
+            })?;
+        let worker = Worker {
+            lane,
+            consumer,
+            work: Arc::clone(&work),
+            adopter: Arc::clone(&adopter),
+            held: held.clone(),
+            slack: Arc::clone(&slack),
+            tasks: tasks.clone(),
+        };
+        workers.push(loops.spawn(supervise(worker, ending.clone(), drained.clone())));
+    }
+    ready.send_replace(true);
+    info!("processors ready");
+
+    // 3. Until the stop, or until a part fails for good.
+    ending.cancelled().await;
+    ready.send_replace(false);
+    drain(&work, &tasks, settings.grace).await;
+    drained.cancel();
+    loops.close();
+    loops.wait().await;
+    let mut outcome = outcome_of(following).await;
+    for worker in workers {
+        outcome = outcome.and(outcome_of(worker).await);
+    }
+    outcome
+}
+
+/// Reads the orders up to now, as soon as the log answers; none when stopped before.
+async fn read_control(work: &Work, stop: &CancellationToken) -> Result<Option<Tail>, Error> {
+    loop {
+        let read = cancel::read(&work.channel.log, &work.decoder, &work.cancels);
+        let read = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(None),
+            read = read => read,
+        };
+        match read {
+            Ok(tail) => return Ok(Some(tail)),
+            Err(error) if is_passing(&error) => {
+                warn!(%error, "processors wait for the log");
+                tokio::time::sleep(RETRY).await;
+            }
+            Err(error) => return Err(Error::Control(error)),
+        }
+    }
+}
+
+/// Whether reading again from the start may succeed.
+fn is_passing(error: &LogError) -> bool {
+    error.is_retryable() || matches!(error, LogError::BelowStart { .. })
+}
+
+/// Follows the orders as long as anything is in flight; from the start again when retention
+/// overtook the tail.
+async fn follow_control(
+    work: Arc<Work>,
+    mut tail: Tail,
+    drained: CancellationToken,
+    ending: CancellationToken,
+) -> Result<(), Error> {
+    loop {
+        let followed = cancel::follow(
+            tail,
+            work.decoder.clone(),
+            work.cancels.clone(),
+            drained.clone(),
+        );
+        match followed.await {
+            Ok(()) => return Ok(()),
+            Err(error) if is_passing(&error) => {
+                warn!(%error, "orders are read again from the start");
+                match read_control(&work, &drained).await? {
+                    Some(again) => tail = again,
+                    None => return Ok(()),
+                }
+            }
+            Err(error) => {
+                ending.cancel();
+                return Err(Error::Control(error));
+            }
+        }
+    }
+}
+
+/// Runs a worker; one that fails ends all.
+async fn supervise(
+    worker: Worker,
+    ending: CancellationToken,
+    drained: CancellationToken,
+) -> Result<(), Error> {
+    let outcome = Box::pin(worker.run(ending.clone(), drained)).await;
+    if outcome.is_err() {
+        ending.cancel();
+    }
+    outcome
+}
+
+/// What is in flight finishes within the grace period; the rest is given back.
+async fn drain(work: &Work, tasks: &TaskTracker, grace: Duration) {
+    work.runs.fence_all();
+    tasks.close();
+    info!(requests = work.runs.len(), "draining");
+    if tokio::time::timeout(grace, tasks.wait()).await.is_ok() {
+        return;
+    }
+    warn!(
+        requests = work.runs.len(),
+        "grace period over: giving requests back"
+    );
+    work.runs.release_all();
+    if tokio::time::timeout(RELEASE_MAX, tasks.wait()).await.is_err() {
+        warn!(requests = tasks.len(), "some requests could not be given back");
+    }
+}
+
+async fn outcome_of(task: JoinHandle<Result<(), Error>>) -> Result<(), Error> {
+    match task.await {
+        Ok(outcome) => outcome,
+        Err(fault) => {
+            error!(%fault, "a part of the processors panicked");
+            Err(Error::Panicked)
+        }
+    }
+}
