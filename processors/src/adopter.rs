@@ -361,13 +361,7 @@ fn task(open: Open, prior: Option<Prior>) -> Task {
 }
 
 /// Ends a request without another run; with a dead letter when `poison` says why.
-fn end(
-    work: &Arc<Work>,
-    tasks: &TaskTracker,
-    open: Open,
-    prior: Prior,
-    poison: Option<String>,
-) {
+fn end(work: &Arc<Work>, tasks: &TaskTracker, open: Open, prior: Prior, poison: Option<String>) {
     let work = Arc::clone(work);
     tasks.spawn(async move {
         if let Some(text) = poison {
@@ -393,7 +387,10 @@ async fn insist<T, F: Future<Output = Result<T, StoreError>>>(mut ask: impl FnMu
         match ask().await {
             Ok(answer) => return answer,
             Err(error) => {
-                warn!(error = crate::error_chain(&error), "open requests wait for the store");
+                warn!(
+                    error = crate::error_chain(&error),
+                    "open requests wait for the store"
+                );
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(RETRY_MAX);
             }

@@ -3,11 +3,11 @@
 //! A run belongs to the process that started it, not to the owner of the partition: open
 //! deliveries are adopted by what the log says of them, not run again.
 
+use runtime::store::results::{ResultRow, Status};
 use schemas::dialect::openai;
 use schemas::event::{Run, Usage};
 use schemas::fold::{End, Fold};
 use schemas::request::{Body, OnTakeover, Request};
-use runtime::store::results::{ResultRow, Status};
 
 /// From this run on a request runs alone in its process: two runs died with theirs.
 const ALONE_FROM_RUN: i32 = 3;
@@ -173,7 +173,11 @@ mod tests {
         assert!(!alone(1), "the first takeover runs among others");
         assert!(alone(2), "the second takeover runs alone");
         for number in 1..=5 {
-            assert_eq!(fate(run(number), OnTakeover::Retry), Fate::Again, "{number}");
+            assert_eq!(
+                fate(run(number), OnTakeover::Retry),
+                Fate::Again,
+                "{number}"
+            );
         }
         assert_eq!(fate(run(6), OnTakeover::Retry), Fate::Poison);
         assert_eq!(fate(run(1), OnTakeover::Fail), Fate::Lost);
@@ -182,7 +186,10 @@ mod tests {
     #[test]
     fn the_cost_of_a_lost_run_is_marked_as_estimated() {
         let prior = Prior {
-            run: Run { number: 1, nonce: 1 },
+            run: Run {
+                number: 1,
+                nonce: 1,
+            },
             chunks: 10,
             given_up: false,
             body_bytes: 400,

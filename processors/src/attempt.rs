@@ -61,7 +61,11 @@ impl Job<'_> {
             return Outcome::Failed(ErrorBody::model_not_found(&request.model));
         };
         // From its second takeover on, a request that took its process down runs alone.
-        let alone = self.task.prior.as_ref().is_some_and(|prior| prior.runs_alone());
+        let alone = self
+            .task
+            .prior
+            .as_ref()
+            .is_some_and(|prior| prior.runs_alone());
         let _alone = if alone {
             tokio::select! {
                 biased;
@@ -138,7 +142,10 @@ impl Job<'_> {
                 return Outcome::Failed(ErrorBody::internal());
             }
             let span = call_span(&deployment.name, self.attempts.len() + 1);
-            let called = self.call(deployment, body, chat, &span).instrument(span.clone()).await;
+            let called = self
+                .call(deployment, body, chat, &span)
+                .instrument(span.clone())
+                .await;
             drop(permit);
             match called {
                 Called::Answered { body, usage } => {
@@ -239,7 +246,9 @@ impl Job<'_> {
                             clock.spoke = true;
                             self.first_token();
                         }
-                        preface.drain(..).for_each(|chunk| self.emitter.chunk(chunk));
+                        preface
+                            .drain(..)
+                            .for_each(|chunk| self.emitter.chunk(chunk));
                         self.emitter.chunk(chunk);
                     } else {
                         preface.push(chunk);
@@ -250,7 +259,9 @@ impl Job<'_> {
                     return Called::Answered { body, usage };
                 }
                 Step::End => {
-                    preface.drain(..).for_each(|chunk| self.emitter.chunk(chunk));
+                    preface
+                        .drain(..)
+                        .for_each(|chunk| self.emitter.chunk(chunk));
                     let usage = self.assembly.usage();
                     if let Some(chunk) = self.assembly.usage_chunk(&usage) {
                         self.emitter.chunk(chunk);

@@ -161,7 +161,10 @@ mod tests {
         assert_eq!(orders.by_id.len(), 2);
         let third = cancel(20);
         orders.insert(&third, Timestamp(0), 2);
-        assert!(!orders.by_id.contains_key(&short.id), "the nearest deadline goes first");
+        assert!(
+            !orders.by_id.contains_key(&short.id),
+            "the nearest deadline goes first"
+        );
         orders.insert(&cancel(40), Timestamp(25), 10);
         assert!(!orders.by_id.contains_key(&third.id), "past its deadline");
         assert!(orders.by_id.contains_key(&long.id));
@@ -173,7 +176,10 @@ mod tests {
         let cancels = Cancels::new(Runs::default());
         let order = cancel(i64::MAX);
         cancels.order(&order, Timestamp(0));
-        assert_eq!(cancels.reason(order.id).as_deref(), Some("client disconnected"));
+        assert_eq!(
+            cancels.reason(order.id).as_deref(),
+            Some("client disconnected")
+        );
         assert!(cancels.reason(cancel(1).id).is_none());
     }
 }

@@ -9,10 +9,10 @@ use runtime::config::{self, KeySource, ProviderKind, ScriptLine, Timeouts};
 use secrecy::ExposeSecret;
 use url::Url;
 
+use crate::adapters::Adapter;
 use crate::adapters::keys::{Key, Keys};
 use crate::adapters::openai::{self, OpenAi};
 use crate::adapters::scripted::Scripted;
-use crate::adapters::Adapter;
 use crate::error::Error;
 use crate::gate::{Gate, Slack};
 use crate::router::Router;
@@ -82,12 +82,12 @@ pub(crate) fn models(
         for deployment in &model.deployments {
             let name = format!("{}/{}", deployment.provider, deployment.model);
             if !deployments.contains_key(&name) {
-                let provider = providers
-                    .get(deployment.provider.as_str())
-                    .ok_or_else(|| Error::UnknownProvider {
+                let provider = providers.get(deployment.provider.as_str()).ok_or_else(|| {
+                    Error::UnknownProvider {
                         model: model.name.clone(),
                         provider: deployment.provider.clone(),
-                    })?;
+                    }
+                })?;
                 let gate = Gate::new(
                     name.as_str().into(),
                     deployment.concurrency_max,

@@ -53,7 +53,9 @@ impl Decoder {
                 Err(CodecError::Undecodable { schema_id, source }) => {
                     return Decoded::Undecodable { schema_id, source };
                 }
-                Err(error @ (CodecError::RegistryUnavailable { .. } | CodecError::Refused { .. })) => {
+                Err(
+                    error @ (CodecError::RegistryUnavailable { .. } | CodecError::Refused { .. }),
+                ) => {
                     if tries == 0 {
                         warn!(%error, "a record has to wait for the schema registry");
                     }

@@ -255,9 +255,9 @@ impl Emitter {
                         reason: error.to_string(),
                     });
                 }
-                Err(
-                    error @ (AppendError::Unavailable { .. } | AppendError::Unknown { .. }),
-                ) => error,
+                Err(error @ (AppendError::Unavailable { .. } | AppendError::Unknown { .. })) => {
+                    error
+                }
             };
             self.put_off(&reason);
             if let Some((at, _)) = self.retry {
@@ -335,10 +335,9 @@ impl Emitter {
         self.urgent = false;
         self.retry = self.retry.map(|(_, pause)| (since, pause));
         self.last_append = since;
-        let first = std::future::poll_fn(|context| {
-            std::task::Poll::Ready(append.as_mut().poll(context))
-        })
-        .await;
+        let first =
+            std::future::poll_fn(|context| std::task::Poll::Ready(append.as_mut().poll(context)))
+                .await;
         self.in_flight = Some(InFlight {
             append,
             events,

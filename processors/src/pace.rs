@@ -34,7 +34,9 @@ impl Pace {
 
     /// Takes the time of an append into account.
     pub(crate) fn appended(&self, took: Duration) {
-        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).min(10_000_000);
+        let took = u64::try_from(took.as_micros())
+            .unwrap_or(u64::MAX)
+            .min(10_000_000);
         // Racing writers lose a sample now and then, which a mean can bear.
         let mean = self.append_micros.load(Ordering::Relaxed);
         self.append_micros
@@ -82,7 +84,10 @@ mod tests {
         assert_eq!(window(10, fast), Duration::ZERO);
         assert_eq!(window(100, fast), Duration::from_millis(20));
         assert_eq!(window(5_000, fast), WINDOW_MAX);
-        assert_eq!(window(1, Duration::from_millis(15)), Duration::from_millis(30));
+        assert_eq!(
+            window(1, Duration::from_millis(15)),
+            Duration::from_millis(30)
+        );
         assert_eq!(window(1, Duration::from_secs(9)), WINDOW_MAX);
     }
 }

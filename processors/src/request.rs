@@ -151,7 +151,9 @@ impl Job<'_> {
             self.started = true;
         }
         let at = Timestamp::now();
-        let number = i32::try_from(self.attempts.len()).unwrap_or(i32::MAX).saturating_add(1);
+        let number = i32::try_from(self.attempts.len())
+            .unwrap_or(i32::MAX)
+            .saturating_add(1);
         let run = if number == 1 {
             self.take_over(at);
             Run {
@@ -208,7 +210,12 @@ impl Job<'_> {
     }
 
     /// Closes the books on the call in progress.
-    pub(crate) fn close(&mut self, error: Option<ErrorBody>, usage: Option<Usage>, outcome: &'static str) {
+    pub(crate) fn close(
+        &mut self,
+        error: Option<ErrorBody>,
+        usage: Option<Usage>,
+        outcome: &'static str,
+    ) {
         let Some(mut current) = self.current.take() else {
             return;
         };
@@ -298,7 +305,12 @@ impl Job<'_> {
         Some(self.assembly.completion(&self.assembly.usage()))
     }
 
-    fn terminal(&mut self, status: i32, error: Option<ErrorBody>, usage: Option<Usage>) -> Terminal {
+    fn terminal(
+        &mut self,
+        status: i32,
+        error: Option<ErrorBody>,
+        usage: Option<Usage>,
+    ) -> Terminal {
         Terminal {
             run: self.emitter.run(),
             at: Timestamp::now(),

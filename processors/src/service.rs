@@ -235,8 +235,14 @@ async fn drain(work: &Work, tasks: &TaskTracker, grace: Duration) {
         "grace period over: giving requests back"
     );
     work.runs.release_all();
-    if tokio::time::timeout(RELEASE_MAX, tasks.wait()).await.is_err() {
-        warn!(requests = tasks.len(), "some requests could not be given back");
+    if tokio::time::timeout(RELEASE_MAX, tasks.wait())
+        .await
+        .is_err()
+    {
+        warn!(
+            requests = tasks.len(),
+            "some requests could not be given back"
+        );
     }
 }
 

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use http::HeaderValue;
-use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
 use opentelemetry::Context;
+use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
@@ -42,7 +42,8 @@ pub(crate) fn onward(span: &Span, came: Option<&Bytes>) -> Option<HeaderValue> {
 fn parse(text: &[u8]) -> Option<SpanContext> {
     let text = std::str::from_utf8(text).ok()?;
     let mut parts = text.split('-');
-    let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let (version, trace, span, flags) =
+        (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
     if version.len() != 2 || version == "ff" || trace.len() != 32 || span.len() != 16 {
         return None;
     }
@@ -64,7 +65,10 @@ mod tests {
     fn a_trace_context_is_read_and_nonsense_is_not() {
         let context = parse(b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01").unwrap();
         assert!(context.is_sampled());
-        assert_eq!(context.trace_id().to_string(), "0af7651916cd43dd8448eb211c80319c");
+        assert_eq!(
+            context.trace_id().to_string(),
+            "0af7651916cd43dd8448eb211c80319c"
+        );
         for nonsense in [
             "",
             "00-0-0-0",

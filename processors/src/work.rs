@@ -161,12 +161,19 @@ impl Work {
             let appended = self
                 .channel
                 .log
-                .append(topic::DEAD_LETTERS, Place::ByKey, record, Durability::Durable)
+                .append(
+                    topic::DEAD_LETTERS,
+                    Place::ByKey,
+                    record,
+                    Durability::Durable,
+                )
                 .await;
             match appended {
                 Ok(_) => return,
                 Err(AppendError::TooLarge { .. }) if !letter.value.is_empty() => {
-                    letter.reason.push_str("; the value is too large to be kept");
+                    letter
+                        .reason
+                        .push_str("; the value is too large to be kept");
                     letter.value = Bytes::new();
                 }
                 Err(error @ (AppendError::TooLarge { .. } | AppendError::NoSuchPlace { .. })) => {

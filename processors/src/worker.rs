@@ -158,7 +158,12 @@ impl Loop {
             }
         }
         let log = self.worker.work.channel.log.clone();
-        asking.push(Box::pin(ends(log, self.worker.lane.topic(), epoch, partitions)));
+        asking.push(Box::pin(ends(
+            log,
+            self.worker.lane.topic(),
+            epoch,
+            partitions,
+        )));
     }
 
     /// The ends are known: what is below them is adopted, what is above is new.
@@ -204,7 +209,10 @@ impl Loop {
     /// Takes a delivery in and starts its work.
     fn take(&mut self, delivery: Delivery) {
         let position = delivery.position;
-        let ticket = self.ledger.lock().begin(position.partition, position.offset);
+        let ticket = self
+            .ledger
+            .lock()
+            .begin(position.partition, position.offset);
         let Some(ticket) = ticket else {
             return;
         };

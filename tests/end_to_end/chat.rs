@@ -12,7 +12,9 @@ crate::on_both_logs!(
 
 async fn a_chat_is_answered_whole_and_streamed(log: LogKind) -> anyhow::Result<()> {
     let mock = Mock::start()?;
-    let Some(gateway) = Builder::new(log, &mock)? else { return Ok(()) };
+    let Some(gateway) = Builder::new(log, &mock)? else {
+        return Ok(());
+    };
     let gateway = gateway.start().await?;
     let client = gateway.client("acme").await?;
 
@@ -23,7 +25,9 @@ async fn a_chat_is_answered_whole_and_streamed(log: LogKind) -> anyhow::Result<(
     assert!(answer.header("openai-processing-ms").is_some());
     assert_eq!(answer.body["usage"]["completion_tokens"], 3);
 
-    let stream = client.stream(&chat("mock", "mock:tokens=5,delay=5ms")).await?;
+    let stream = client
+        .stream(&chat("mock", "mock:tokens=5,delay=5ms"))
+        .await?;
     assert_eq!(stream.status, 200);
     let whole = stream.whole().await?;
     assert_eq!(whole.text, "tok0 tok1 tok2 tok3 tok4 ");
@@ -35,7 +39,9 @@ async fn a_chat_is_answered_whole_and_streamed(log: LogKind) -> anyhow::Result<(
 
 async fn every_request_is_readable_by_id(log: LogKind) -> anyhow::Result<()> {
     let mock = Mock::start()?;
-    let Some(gateway) = Builder::new(log, &mock)? else { return Ok(()) };
+    let Some(gateway) = Builder::new(log, &mock)? else {
+        return Ok(());
+    };
     let gateway = gateway.start().await?;
     let client = gateway.client("acme").await?;
 
@@ -55,7 +61,9 @@ async fn every_request_is_readable_by_id(log: LogKind) -> anyhow::Result<()> {
     assert_eq!(list["object"], "list");
     assert_eq!(list["has_more"], true);
     assert_eq!(list["data"][0]["id"], failed.request_id());
-    let (_, list) = client.get(&format!("/v1/requests?after={}", failed.request_id())).await?;
+    let (_, list) = client
+        .get(&format!("/v1/requests?after={}", failed.request_id()))
+        .await?;
     assert_eq!(list["data"][0]["id"], answer.request_id());
     let (_, list) = client.get("/v1/requests?status=failed&model=mock").await?;
     assert_eq!(list["data"].as_array().map(Vec::len), Some(1));
@@ -64,7 +72,9 @@ async fn every_request_is_readable_by_id(log: LogKind) -> anyhow::Result<()> {
 
 async fn another_tenant_sees_nothing(log: LogKind) -> anyhow::Result<()> {
     let mock = Mock::start()?;
-    let Some(gateway) = Builder::new(log, &mock)? else { return Ok(()) };
+    let Some(gateway) = Builder::new(log, &mock)? else {
+        return Ok(());
+    };
     let gateway = gateway.start().await?;
     let acme = gateway.client("acme").await?;
     let other = gateway.client("other").await?;

@@ -14,17 +14,29 @@ use crate::chat::wait_for_status;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_that_is_down_at_start_is_waited_for() -> anyhow::Result<()> {
     let mock = Mock::start()?;
-    let Some(gateway) = Builder::new(LogKind::Kafka, &mock)? else { return Ok(()) };
+    let Some(gateway) = Builder::new(LogKind::Kafka, &mock)? else {
+        return Ok(());
+    };
     let nowhere = format!("127.0.0.1:{}", tests::harness::free_port()?);
     let mut gateway = gateway.set("log.brokers", json!([nowhere])).build()?;
     gateway.launch(RoleName::Sinks, "sinks")?;
-    eventually("the process says what it waits for", Duration::from_secs(20), || async {
-        gateway.readiness("sinks").await.is_some_and(|(status, text)| status == 503 && text.contains("log"))
-    })
+    eventually(
+        "the process says what it waits for",
+        Duration::from_secs(20),
+        || async {
+            gateway
+                .readiness("sinks")
+                .await
+                .is_some_and(|(status, text)| status == 503 && text.contains("log"))
+        },
+    )
     .await?;
     assert!(gateway.process("sinks")?.is_running()?);
     let output = gateway.process("sinks")?.output();
-    assert!(output.contains(&nowhere) || output.contains("broker"), "{output}");
+    assert!(
+        output.contains(&nowhere) || output.contains("broker"),
+        "{output}"
+    );
     // SIGTERM works while it waits.
     gateway.terminate("sinks").await?;
     Ok(())
@@ -34,13 +46,22 @@ async fn a_broker_that_is_down_at_start_is_waited_for() -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn chat_goes_on_while_the_store_is_down() -> anyhow::Result<()> {
     let mock = Mock::start()?;
-    let Some(gateway) = Builder::new(LogKind::Kafka, &mock)? else { return Ok(()) };
-    let Some(stack) = Stack::find() else { return Ok(()) };
+    let Some(gateway) = Builder::new(LogKind::Kafka, &mock)? else {
+        return Ok(());
+    };
+    let Some(stack) = Stack::find() else {
+        return Ok(());
+    };
     let proxy = Proxy::to(&stack.postgres_address()?).await?;
-    let url = gateway.store_url().replace(&stack.postgres_address()?, &proxy.address());
+    let url = gateway
+        .store_url()
+        .replace(&stack.postgres_address()?, &proxy.address());
     let gateway = gateway.set("store.url", json!(url)).start().await?;
     let client = gateway.client("acme").await?;
-    assert_eq!(client.chat(&chat("mock", "mock:tokens=1")).await?.status, 200);
+    assert_eq!(
+        client.chat(&chat("mock", "mock:tokens=1")).await?.status,
+        200
+    );
 
     proxy.cut();
     let answer = client.chat(&chat("mock", "mock:tokens=1")).await?;
@@ -58,16 +79,31 @@ async fn chat_goes_on_while_the_store_is_down() -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn chat_goes_on_while_the_registry_is_down() -> anyhow::Result<()> {
     let mock = Mock::start()?;
-    let Some(gateway) = Builder::new(LogKind::Kafka, &mock)? else { return Ok(()) };
-    let Some(stack) = Stack::find() else { return Ok(()) };
+    let Some(gateway) = Builder::new(LogKind::Kafka, &mock)? else {
+        return Ok(());
+    };
+    let Some(stack) = Stack::find() else {
+        return Ok(());
+    };
     let proxy = Proxy::to(&stack.registry_address()?).await?;
-    let url = stack.registry.replace(&stack.registry_address()?, &proxy.address());
-    let gateway = gateway.set("schema_registry.url", json!(url)).start().await?;
+    let url = stack
+        .registry
+        .replace(&stack.registry_address()?, &proxy.address());
+    let gateway = gateway
+        .set("schema_registry.url", json!(url))
+        .start()
+        .await?;
     let client = gateway.client("acme").await?;
-    assert_eq!(client.chat(&chat("mock", "mock:tokens=1")).await?.status, 200);
+    assert_eq!(
+        client.chat(&chat("mock", "mock:tokens=1")).await?.status,
+        200
+    );
     proxy.cut();
     for _ in 0..5 {
-        assert_eq!(client.chat(&chat("mock", "mock:tokens=1")).await?.status, 200);
+        assert_eq!(
+            client.chat(&chat("mock", "mock:tokens=1")).await?.status,
+            200
+        );
     }
     Ok(())
 }
@@ -76,21 +112,35 @@ async fn chat_goes_on_while_the_registry_is_down() -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_undecodable_record_becomes_a_dead_letter() -> anyhow::Result<()> {
     let mock = Mock::start()?;
-    let Some(gateway) = Builder::new(LogKind::Kafka, &mock)? else { return Ok(()) };
+    let Some(gateway) = Builder::new(LogKind::Kafka, &mock)? else {
+        return Ok(());
+    };
     let mut gateway = gateway.start().await?;
     let client = gateway.client("acme").await?;
-    let prefix = gateway.config()["log"]["topic_prefix"].as_str().unwrap_or_default().to_owned();
+    let prefix = gateway.config()["log"]["topic_prefix"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
     let topic = format!("{prefix}requests.interactive");
     let stack = Stack::find().expect("the gateway stands on it");
-    let producer: FutureProducer =
-        rdkafka::ClientConfig::new().set("bootstrap.servers", &stack.brokers).create()?;
+    let producer: FutureProducer = rdkafka::ClientConfig::new()
+        .set("bootstrap.servers", &stack.brokers)
+        .create()?;
     for partition in 0..2 {
         let garbage: &[u8] = b"\x00not a request";
-        let record = FutureRecord::<[u8], [u8]>::to(&topic).partition(partition).payload(garbage);
-        producer.send(record, Duration::from_secs(10)).await.map_err(|(error, _)| error)?;
+        let record = FutureRecord::<[u8], [u8]>::to(&topic)
+            .partition(partition)
+            .payload(garbage);
+        producer
+            .send(record, Duration::from_secs(10))
+            .await
+            .map_err(|(error, _)| error)?;
     }
     for _ in 0..4 {
-        assert_eq!(client.chat(&chat("mock", "mock:tokens=1")).await?.status, 200);
+        assert_eq!(
+            client.chat(&chat("mock", "mock:tokens=1")).await?.status,
+            200
+        );
     }
     gateway.terminate_all().await?;
     let dead = gateway.records().await?.dead_letters;
@@ -120,7 +170,10 @@ async fn a_broker_that_goes_away_means_503_until_it_is_back() -> anyhow::Result<
 async fn broker_goes_away(stack: &Stack, mock: &Mock) -> anyhow::Result<()> {
     let gateway = Builder::with(Some(stack.clone()), mock)?.start().await?;
     let client = gateway.client("acme").await?;
-    assert_eq!(client.chat(&chat("mock", "mock:tokens=1")).await?.status, 200);
+    assert_eq!(
+        client.chat(&chat("mock", "mock:tokens=1")).await?.status,
+        200
+    );
 
     stack.act("kill", &["kafka"])?;
     let down = || async {
@@ -137,7 +190,10 @@ async fn broker_goes_away(stack: &Stack, mock: &Mock) -> anyhow::Result<()> {
 
     stack.act("start", &["kafka"])?;
     eventually("traffic flows again", Duration::from_secs(60), || async {
-        client.chat(&chat("mock", "mock:tokens=1")).await.is_ok_and(|answer| answer.status == 200)
+        client
+            .chat(&chat("mock", "mock:tokens=1"))
+            .await
+            .is_ok_and(|answer| answer.status == 200)
     })
     .await?;
     Ok(())

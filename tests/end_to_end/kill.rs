@@ -4,7 +4,9 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use schemas::id::RequestId;
-use tests::harness::{Builder, Client, Gateway, LogKind, Records, RoleName, chat, eventually, program};
+use tests::harness::{
+    Builder, Client, Gateway, LogKind, Records, RoleName, chat, eventually, program,
+};
 use tests::mock::Mock;
 
 /// Requests of each kind that are in flight at the kill: whole and streamed.
@@ -36,7 +38,10 @@ async fn load(client: &Client, mock: &Mock) -> anyhow::Result<Load> {
             });
         }
     }
-    mock.wait_until(Duration::from_secs(60), |calls| calls.in_flight >= 2 * HELD as u64).await?;
+    mock.wait_until(Duration::from_secs(60), |calls| {
+        calls.in_flight >= 2 * HELD as u64
+    })
+    .await?;
     let held = mock.calls().iter().map(|call| call.id.clone()).collect();
     let mut quick = HashSet::new();
     for _ in 0..QUICK / 20 {
@@ -61,40 +66,63 @@ struct Faults {
 }
 
 /// Waits until all that can be done is done, then holds the log, the rows and the mock's calls against each other.
-async fn examine(gateway: &mut Gateway, client: &Client, mock: &Mock, load: &Load) -> anyhow::Result<Faults> {
+async fn examine(
+    gateway: &mut Gateway,
+    client: &Client,
+    mock: &Mock,
+    load: &Load,
+) -> anyhow::Result<Faults> {
     let sent: Vec<&String> = load.held.iter().chain(&load.quick).collect();
     // A request that was lost never ends: waiting has a bound.
     let open = || async {
         for status in ["accepted", "running"] {
-            let (_, list) = client.get(&format!("/v1/requests?status={status}&limit=1")).await.unwrap_or_default();
+            let (_, list) = client
+                .get(&format!("/v1/requests?status={status}&limit=1"))
+                .await
+                .unwrap_or_default();
             if list["data"][0]["id"].is_string() {
                 return true;
             }
         }
         false
     };
-    let settled = eventually("nothing is open", Duration::from_secs(60), || async { !open().await }).await;
+    let settled = eventually("nothing is open", Duration::from_secs(60), || async {
+        !open().await
+    })
+    .await;
     let mut rows = std::collections::HashMap::new();
     for id in &sent {
         let (status, row) = client.get(&format!("/v1/requests/{id}")).await?;
         if status == 200 {
-            rows.insert((*id).clone(), row["status"].as_str().unwrap_or_default().to_owned());
+            rows.insert(
+                (*id).clone(),
+                row["status"].as_str().unwrap_or_default().to_owned(),
+            );
         }
     }
     gateway.terminate_all().await?;
     let records: Records = gateway.records().await?;
     let accepted: Vec<RequestId> = records.requests.iter().map(|request| request.id).collect();
     for (kind, ids) in [("held", &load.held), ("quick", &load.quick)] {
-        let on_the_log = accepted.iter().filter(|id| ids.contains(&id.to_string())).count();
-        assert!(on_the_log >= 200, "only {on_the_log} {kind} requests on the log");
+        let on_the_log = accepted
+            .iter()
+            .filter(|id| ids.contains(&id.to_string()))
+            .count();
+        assert!(
+            on_the_log >= 200,
+            "only {on_the_log} {kind} requests on the log"
+        );
     }
     let mut faults = Faults::default();
     for id in accepted {
         let text = id.to_string();
         let row = rows.get(&text).map(String::as_str);
-        let ended = records.end(id).1 == 1 && matches!(row, Some("completed" | "failed" | "cancelled"));
+        let ended =
+            records.end(id).1 == 1 && matches!(row, Some("completed" | "failed" | "cancelled"));
         if !ended {
-            faults.lost.push(format!("{text}: {:?}, row {row:?}", records.end(id)));
+            faults
+                .lost
+                .push(format!("{text}: {:?}, row {row:?}", records.end(id)));
         }
         let calls = mock.calls_of(&text).len();
         let calls_max = if load.quick.contains(&text) { 1 } else { 2 };
@@ -122,15 +150,22 @@ impl PausedResults {
         Ok(Self(match gateway.log_kind() {
             LogKind::Embedded => {
                 let file = gateway.folder.path().join("data/lockgate.db");
-                let mut connection = sqlx::sqlite::SqliteConnectOptions::new().filename(file).connect().await?;
+                let mut connection = sqlx::sqlite::SqliteConnectOptions::new()
+                    .filename(file)
+                    .connect()
+                    .await?;
                 connection.execute("BEGIN IMMEDIATE").await?;
                 Lock::Sqlite(connection)
             }
             LogKind::Kafka => {
-                let url = gateway.config()["store"]["url"].as_str().unwrap_or_default();
+                let url = gateway.config()["store"]["url"]
+                    .as_str()
+                    .unwrap_or_default();
                 let mut connection = sqlx::PgConnection::connect(url).await?;
                 // Readers go on, writers wait.
-                connection.execute("BEGIN; LOCK TABLE results IN EXCLUSIVE MODE").await?;
+                connection
+                    .execute("BEGIN; LOCK TABLE results IN EXCLUSIVE MODE")
+                    .await?;
                 Lock::Postgres(connection)
             }
         }))
@@ -138,7 +173,11 @@ impl PausedResults {
 }
 
 /// The kill test for the process `victim`, run by `gateway`.
-async fn kill_under_load(gateway: Builder, mock: &Mock, victim: RoleName) -> anyhow::Result<Faults> {
+async fn kill_under_load(
+    gateway: Builder,
+    mock: &Mock,
+    victim: RoleName,
+) -> anyhow::Result<Faults> {
     let mut gateway = gateway.start().await?;
     let client = gateway.client("acme").await?;
     let paused = PausedResults::pause(&gateway).await?;
@@ -153,10 +192,21 @@ async fn kill_under_load(gateway: Builder, mock: &Mock, victim: RoleName) -> any
 
 async fn nothing_accepted_is_lost(log: LogKind, victim: RoleName) -> anyhow::Result<()> {
     let mock = Mock::start()?;
-    let Some(gateway) = Builder::new(log, &mock)? else { return Ok(()) };
+    let Some(gateway) = Builder::new(log, &mock)? else {
+        return Ok(());
+    };
     let faults = kill_under_load(gateway, &mock, victim).await?;
-    assert!(faults.lost.is_empty(), "{} lost: {:#?}", faults.lost.len(), faults.lost.first());
-    assert!(faults.called_too_often.is_empty(), "{:#?}", faults.called_too_often);
+    assert!(
+        faults.lost.is_empty(),
+        "{} lost: {:#?}",
+        faults.lost.len(),
+        faults.lost.first()
+    );
+    assert!(
+        faults.called_too_often.is_empty(),
+        "{:#?}",
+        faults.called_too_often
+    );
     Ok(())
 }
 
@@ -184,9 +234,14 @@ async fn kill_9_of_the_sinks_loses_nothing() -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_kill_test_catches_a_commit_before_the_work() -> anyhow::Result<()> {
     let mock = Mock::start()?;
-    let Some(gateway) = Builder::new(LogKind::Embedded, &mock)? else { return Ok(()) };
+    let Some(gateway) = Builder::new(LogKind::Embedded, &mock)? else {
+        return Ok(());
+    };
     let gateway = gateway.program(program("tests", "lockgate-commits-early")?);
     let faults = kill_under_load(gateway, &mock, RoleName::Serve).await?;
-    assert!(!faults.lost.is_empty(), "a commit before the work went unnoticed");
+    assert!(
+        !faults.lost.is_empty(),
+        "a commit before the work went unnoticed"
+    );
     Ok(())
 }

@@ -8,10 +8,16 @@ use tests::mock::Mock;
 
 crate::on_both_logs!(the_openai_sdk_chats_streams_and_gets_the_right_exceptions);
 
-async fn the_openai_sdk_chats_streams_and_gets_the_right_exceptions(log: LogKind) -> anyhow::Result<()> {
-    let Some(python) = Stack::python() else { return Ok(()) };
+async fn the_openai_sdk_chats_streams_and_gets_the_right_exceptions(
+    log: LogKind,
+) -> anyhow::Result<()> {
+    let Some(python) = Stack::python() else {
+        return Ok(());
+    };
     let mock = Mock::start()?;
-    let Some(gateway) = Builder::new(log, &mock)? else { return Ok(()) };
+    let Some(gateway) = Builder::new(log, &mock)? else {
+        return Ok(());
+    };
     let gateway = gateway.set("server.requests_max", json!(1)).start().await?;
     let client = gateway.client("acme").await?;
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/end_to_end/sdk/openai_chat.py");

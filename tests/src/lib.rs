@@ -1,9 +1,10 @@
 //! The harness of the end-to-end tests and of the benchmarks: a mock upstream that can be told to
 //! behave or to fail ([`mock`], [`fault`]), a load generator ([`load`]) and a receiver of
-//! telemetry ([`otlp`]). Nothing in here knows Lockgate: it speaks to it as a client and answers
-//! it as a provider.
+//! telemetry ([`otlp`]), none of which knows Lockgate: they speak to it as a client and answer it as
+//! a provider. [`harness`] starts it.
 
 pub mod fault;
+pub mod harness;
 pub mod load;
 pub mod mock;
 pub mod otlp;

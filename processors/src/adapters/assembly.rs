@@ -65,7 +65,9 @@ impl Assembly {
     pub(crate) fn event(&mut self, data: &[u8], deployed: &str) -> Result<Added, ErrorBody> {
         let mut chunk = openai::read_chunk(data)?;
         let said = chunk.model.take().filter(|model| !model.is_empty());
-        let model = self.model.get_or_insert_with(|| said.unwrap_or_else(|| deployed.to_owned()));
+        let model = self
+            .model
+            .get_or_insert_with(|| said.unwrap_or_else(|| deployed.to_owned()));
         self.assembler.push(&chunk);
         let raw = openai::render_chunk(&chunk, &self.identity, model, self.include_usage);
         self.usage_shown |= chunk.usage.is_some() && self.include_usage;
@@ -80,7 +82,9 @@ impl Assembly {
     /// Takes in a whole answer in OpenAI's dialect.
     pub(crate) fn answer(&mut self, body: &[u8], deployed: &str) -> Result<Answer, ErrorBody> {
         let model = openai_model(body);
-        let model = self.model.insert(model.unwrap_or_else(|| deployed.to_owned()));
+        let model = self
+            .model
+            .insert(model.unwrap_or_else(|| deployed.to_owned()));
         let answer = openai::render_answer(body, &self.identity, model)?;
         self.written_bytes = answer.text.written_bytes();
         Ok(answer)
@@ -119,10 +123,16 @@ impl Assembly {
 
     /// Usage as reported, else estimated and marked so.
     pub(crate) fn usage(&self) -> Usage {
-        self.own_usage.or(self.assembler.usage()).unwrap_or_else(|| {
-            let written = self.assembler.text().written_bytes().max(self.written_bytes);
-            openai::estimate_usage(self.prompt_bytes, written)
-        })
+        self.own_usage
+            .or(self.assembler.usage())
+            .unwrap_or_else(|| {
+                let written = self
+                    .assembler
+                    .text()
+                    .written_bytes()
+                    .max(self.written_bytes);
+                openai::estimate_usage(self.prompt_bytes, written)
+            })
     }
 
     /// The chunk that tells the usage, for a client that asked and a provider that did not say.
@@ -138,7 +148,8 @@ impl Assembly {
     /// The answer so far as a client reads it that did not ask for a stream.
     pub(crate) fn completion(&self, usage: &Usage) -> Bytes {
         let model = self.model.as_deref().unwrap_or_default();
-        self.assembler.completion(&self.identity, model, Some(usage))
+        self.assembler
+            .completion(&self.identity, model, Some(usage))
     }
 }
 
@@ -150,5 +161,8 @@ fn openai_model(body: &[u8]) -> Option<String> {
         model: Option<std::borrow::Cow<'a, str>>,
     }
     let named: Named<'_> = serde_json::from_slice(body).ok()?;
-    named.model.filter(|model| !model.is_empty()).map(Into::into)
+    named
+        .model
+        .filter(|model| !model.is_empty())
+        .map(Into::into)
 }

@@ -200,11 +200,17 @@ mod tests {
             rest("retry-after-ms", "1500"),
             Some(KeyFault::Rests(Duration::from_millis(1500)))
         );
-        assert_eq!(rest("retry-after", "86400"), Some(KeyFault::Rests(REST_MAX)));
+        assert_eq!(
+            rest("retry-after", "86400"),
+            Some(KeyFault::Rests(REST_MAX))
+        );
         assert_eq!(rest("retry-after", "-1"), Some(KeyFault::Rests(REST)));
         assert_eq!(rest("retry-after", "soon"), Some(KeyFault::Rests(REST)));
         assert_eq!(failure.key_fault(None), Some(KeyFault::Rests(REST)));
-        assert_eq!(rest("retry-after", "Sun, 06 Nov 1994 08:49:37 GMT"), seconds(0));
+        assert_eq!(
+            rest("retry-after", "Sun, 06 Nov 1994 08:49:37 GMT"),
+            seconds(0)
+        );
     }
 
     #[test]

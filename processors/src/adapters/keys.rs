@@ -50,7 +50,9 @@ pub(crate) struct Chosen {
 
 impl std::fmt::Debug for Key {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Key").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Key")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -182,7 +184,11 @@ mod tests {
         assert!((0..5).all(|_| &*name(&keys, now) == "a"));
         let other = keys.for_model();
         let used: std::collections::BTreeSet<_> = (0..9).map(|_| name(&other, now)).collect();
-        assert_eq!(used, ["a", "b"].map(Arc::from).into(), "a rest is of one model, a lock-out of all");
+        assert_eq!(
+            used,
+            ["a", "b"].map(Arc::from).into(),
+            "a rest is of one model, a lock-out of all"
+        );
     }
 
     #[test]
@@ -193,7 +199,10 @@ mod tests {
         keys.rest(&a, now + Duration::from_secs(5));
         assert_eq!(keys.readiness(now), Readiness::Ready);
         keys.rest(&b, now + Duration::from_secs(3));
-        assert_eq!(keys.readiness(now), Readiness::Rests(Duration::from_secs(3)));
+        assert_eq!(
+            keys.readiness(now),
+            Readiness::Rests(Duration::from_secs(3))
+        );
         keys.lock_out(&a, now);
         keys.lock_out(&b, now);
         assert_eq!(keys.readiness(now), Readiness::LockedOut);

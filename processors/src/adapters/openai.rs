@@ -101,7 +101,11 @@ impl Adapter for OpenAi {
         *request.body_mut() = Some(body.into());
         let headers = request.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let accept = if stream { EVENT_STREAM } else { "application/json" };
+        let accept = if stream {
+            EVENT_STREAM
+        } else {
+            "application/json"
+        };
         headers.insert(ACCEPT, HeaderValue::from_static(accept));
         if let Ok(id) = HeaderValue::try_from(ask.id.to_string()) {
             headers.insert(REQUEST_ID, id);
@@ -381,7 +385,9 @@ impl Call {
         if assembly.is_finished() {
             Step::End
         } else if assembly.is_empty() {
-            Step::Failed(Failure::passing("the provider's stream ended before any text"))
+            Step::Failed(Failure::passing(
+                "the provider's stream ended before any text",
+            ))
         } else {
             Step::Failed(Failure::cut())
         }

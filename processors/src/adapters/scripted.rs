@@ -135,7 +135,11 @@ impl Calling for Call {
                         let text = br#"{"error":{"message":"an error by the script"}}"#;
                         return Poll::Ready(Step::Failed(Failure::status(status, text)));
                     }
-                    self.stage = if self.stream { Stage::Roles } else { Stage::Words };
+                    self.stage = if self.stream {
+                        Stage::Roles
+                    } else {
+                        Stage::Words
+                    };
                 }
                 Stage::Roles => {
                     if let Some(step) = self.role(assembly) {

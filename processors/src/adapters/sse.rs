@@ -202,7 +202,10 @@ mod tests {
 
     #[test]
     fn a_carriage_return_at_the_end_of_a_chunk_is_one_line_end() {
-        assert_eq!(read(&[b"data: a\r", b"\n\r", b"\ndata: b\n\n"]), ["a", "b"].map(Bytes::from));
+        assert_eq!(
+            read(&[b"data: a\r", b"\n\r", b"\ndata: b\n\n"]),
+            ["a", "b"].map(Bytes::from)
+        );
     }
 
     proptest! {

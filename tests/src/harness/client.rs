@@ -42,7 +42,9 @@ impl Answer {
     /// The text of the first choice.
     #[must_use]
     pub fn text(&self) -> &str {
-        self.body["choices"][0]["message"]["content"].as_str().unwrap_or_default()
+        self.body["choices"][0]["message"]["content"]
+            .as_str()
+            .unwrap_or_default()
     }
 
     /// The request id.
@@ -68,7 +70,11 @@ impl Client {
             .timeout(Duration::from_secs(120))
             .build()
             .unwrap_or_default();
-        Self { http, url: url.to_owned(), key: key.to_owned() }
+        Self {
+            http,
+            url: url.to_owned(),
+            key: key.to_owned(),
+        }
     }
 
     /// Status and JSON of a GET.
@@ -89,7 +95,12 @@ impl Client {
     ///
     /// # Errors
     /// When no answer comes, or it is not JSON.
-    pub async fn send(&self, method: http::Method, path: &str, body: &Value) -> anyhow::Result<Answer> {
+    pub async fn send(
+        &self,
+        method: http::Method,
+        path: &str,
+        body: &Value,
+    ) -> anyhow::Result<Answer> {
         let request = self.http.request(method, format!("{}{path}", self.url));
         let answer = request.bearer_auth(&self.key).json(body).send().await?;
         Ok(Answer {
@@ -104,7 +115,8 @@ impl Client {
     /// # Errors
     /// When no answer comes, or it is not JSON.
     pub async fn chat(&self, body: &Value) -> anyhow::Result<Answer> {
-        self.send(http::Method::POST, "/v1/chat/completions", body).await
+        self.send(http::Method::POST, "/v1/chat/completions", body)
+            .await
     }
 
     /// Sends a chat request with `"stream": true` and returns once the head is there.
@@ -121,7 +133,10 @@ impl Client {
             .json(&body)
             .send()
             .await?;
-        let request_id = answer.headers().get("x-request-id").and_then(|id| id.to_str().ok());
+        let request_id = answer
+            .headers()
+            .get("x-request-id")
+            .and_then(|id| id.to_str().ok());
         Ok(Stream {
             status: answer.status().as_u16(),
             request_id: request_id.unwrap_or_default().to_owned(),
@@ -145,7 +160,10 @@ pub struct Stream {
 
 impl std::fmt::Debug for Stream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Stream").field("status", &self.status).field("id", &self.request_id).finish()
+        f.debug_struct("Stream")
+            .field("status", &self.status)
+            .field("id", &self.request_id)
+            .finish()
     }
 }
 
@@ -213,7 +231,9 @@ impl Stream {
     pub async fn first_token(&mut self) -> anyhow::Result<String> {
         while let Some(event) = self.next().await? {
             if let SseEvent::Chunk(chunk) = event {
-                let text = chunk["choices"][0]["delta"]["content"].as_str().unwrap_or_default();
+                let text = chunk["choices"][0]["delta"]["content"]
+                    .as_str()
+                    .unwrap_or_default();
                 if !text.is_empty() {
                     return Ok(text.to_owned());
                 }
@@ -232,7 +252,9 @@ impl Stream {
             match event {
                 SseEvent::Chunk(chunk) => {
                     let choice = &chunk["choices"][0];
-                    whole.text.push_str(choice["delta"]["content"].as_str().unwrap_or_default());
+                    whole
+                        .text
+                        .push_str(choice["delta"]["content"].as_str().unwrap_or_default());
                     if let Some(reason) = choice["finish_reason"].as_str() {
                         whole.finish = Some(reason.to_owned());
                     }

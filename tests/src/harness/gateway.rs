@@ -82,7 +82,9 @@ impl Builder {
     pub fn new(log: LogKind, mock: &Mock) -> anyhow::Result<Option<Self>> {
         match log {
             LogKind::Embedded => Self::with(None, mock).map(Some),
-            LogKind::Kafka => Stack::find().map(|stack| Self::with(Some(stack), mock)).transpose(),
+            LogKind::Kafka => Stack::find()
+                .map(|stack| Self::with(Some(stack), mock))
+                .transpose(),
         }
     }
 
@@ -164,7 +166,9 @@ impl Builder {
     /// # Errors
     /// When the folder cannot be made.
     pub fn build(mut self) -> anyhow::Result<Gateway> {
-        let folder = tempfile::Builder::new().prefix("lockgate-test-").tempdir()?;
+        let folder = tempfile::Builder::new()
+            .prefix("lockgate-test-")
+            .tempdir()?;
         self.config["data_dir"] = json!(folder.path().join("data"));
         let gateway = Gateway {
             folder,
@@ -206,7 +210,11 @@ impl Gateway {
     /// The log it stands on.
     #[must_use]
     pub fn log_kind(&self) -> LogKind {
-        if self.stack.is_some() { LogKind::Kafka } else { LogKind::Embedded }
+        if self.stack.is_some() {
+            LogKind::Kafka
+        } else {
+            LogKind::Embedded
+        }
     }
 
     /// The configuration as written.
@@ -279,11 +287,18 @@ impl Gateway {
             .arg(role.command())
             .arg("--config")
             .arg(self.config_file())
-            .env("LOCKGATE__SERVER__LISTEN", format!("127.0.0.1:{}", self.listen))
-            .env("LOCKGATE__TELEMETRY__LISTEN", format!("127.0.0.1:{telemetry}"))
+            .env(
+                "LOCKGATE__SERVER__LISTEN",
+                format!("127.0.0.1:{}", self.listen),
+            )
+            .env(
+                "LOCKGATE__TELEMETRY__LISTEN",
+                format!("127.0.0.1:{telemetry}"),
+            )
             .envs(self.environment.iter().map(|(name, value)| (name, value)));
         let process = Process::start(name, self.folder.path(), command)?;
-        self.processes.insert(name.to_owned(), Running { process, telemetry });
+        self.processes
+            .insert(name.to_owned(), Running { process, telemetry });
         Ok(())
     }
 
@@ -297,10 +312,19 @@ impl Gateway {
         let http = reqwest::Client::new();
         let start = std::time::Instant::now();
         loop {
-            if http.get(&url).send().await.is_ok_and(|answer| answer.status().is_success()) {
+            if http
+                .get(&url)
+                .send()
+                .await
+                .is_ok_and(|answer| answer.status().is_success())
+            {
                 return Ok(());
             }
-            ensure!(running.process.is_running()?, "{name} ended\n{}", running.process.tail());
+            ensure!(
+                running.process.is_running()?,
+                "{name} ended\n{}",
+                running.process.tail()
+            );
             ensure!(
                 start.elapsed() < Duration::from_secs(40),
                 "{name} is not ready\n{}",
@@ -334,7 +358,11 @@ impl Gateway {
     /// # Errors
     /// When there is none.
     pub fn process(&mut self, name: &str) -> anyhow::Result<&mut Process> {
-        Ok(&mut self.processes.get_mut(name).context("no such process")?.process)
+        Ok(&mut self
+            .processes
+            .get_mut(name)
+            .context("no such process")?
+            .process)
     }
 
     /// `kill -9` of the process `name`.
@@ -405,10 +433,15 @@ impl Gateway {
     /// When the key is not accepted within a second.
     pub async fn client_with_role(&self, tenant: &str, role: &str) -> anyhow::Result<Client> {
         let name = format!("test-{}", uuid::Uuid::new_v4().simple());
-        let key = self.run(&["keys", "create", "--name", &name, "--tenant", tenant, "--role", role])?;
+        let key = self.run(&[
+            "keys", "create", "--name", &name, "--tenant", tenant, "--role", role,
+        ])?;
         let client = Client::new(&self.url(), key.trim());
         eventually("the new key is known", Duration::from_secs(2), || async {
-            client.get("/v1/models").await.is_ok_and(|(status, _)| status == 200)
+            client
+                .get("/v1/models")
+                .await
+                .is_ok_and(|(status, _)| status == 200)
         })
         .await?;
         Ok(client)

@@ -31,7 +31,11 @@ impl Process {
             .stderr(file)
             .spawn()
             .with_context(|| format!("start {name}"))?;
-        Ok(Self { name: name.to_owned(), child, output })
+        Ok(Self {
+            name: name.to_owned(),
+            child,
+            output,
+        })
     }
 
     /// The process id.
@@ -66,7 +70,11 @@ impl Process {
     /// When it was gone before: then it had crashed.
     pub fn kill_9(&mut self) -> anyhow::Result<()> {
         if let Some(status) = self.child.try_wait()? {
-            bail!("{} had ended before it was killed: {status}\n{}", self.name, self.tail());
+            bail!(
+                "{} had ended before it was killed: {status}\n{}",
+                self.name,
+                self.tail()
+            );
         }
         self.child.kill()?;
         self.child.wait()?;
@@ -109,7 +117,10 @@ impl Process {
 }
 
 impl Drop for Process {
-    #[expect(clippy::print_stderr, reason = "the output of a failed test is for its reader")]
+    #[expect(
+        clippy::print_stderr,
+        reason = "the output of a failed test is for its reader"
+    )]
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("{}", self.tail());
@@ -158,16 +169,24 @@ pub fn program(package: &'static str, name: &'static str) -> anyhow::Result<Path
     }
     // …/target/debug/deps/end_to_end-hash → …/target/debug
     let tests = std::env::current_exe()?;
-    let profile = tests.parent().and_then(Path::parent).context("a test binary lies in deps/")?;
+    let profile = tests
+        .parent()
+        .and_then(Path::parent)
+        .context("a test binary lies in deps/")?;
     let mut build = Command::new(env!("CARGO"));
     build.args(["build", "--quiet", "--package", package, "--bin", name]);
-    build.arg("--target-dir").arg(profile.parent().context("the target folder")?);
+    build
+        .arg("--target-dir")
+        .arg(profile.parent().context("the target folder")?);
     if profile.file_name().is_some_and(|name| name == "release") {
         build.arg("--release");
     }
     let built_now = build.current_dir(env!("CARGO_MANIFEST_DIR")).output()?;
     if !built_now.status.success() {
-        bail!("cargo build: {}", String::from_utf8_lossy(&built_now.stderr));
+        bail!(
+            "cargo build: {}",
+            String::from_utf8_lossy(&built_now.stderr)
+        );
     }
     let path = profile.join(name);
     built.insert(name, path.clone());

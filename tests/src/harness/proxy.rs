@@ -30,7 +30,8 @@ impl Proxy {
             let (target, open, stop) = (target.to_owned(), open.clone(), stop.clone());
             let tasks = tasks.clone();
             async move {
-                while let Some(Ok((client, _))) = stop.run_until_cancelled(listener.accept()).await {
+                while let Some(Ok((client, _))) = stop.run_until_cancelled(listener.accept()).await
+                {
                     let connection = pass(client, target.clone(), open.subscribe());
                     let stop = stop.clone();
                     tasks.spawn(async move { stop.run_until_cancelled(connection).await });
@@ -38,7 +39,11 @@ impl Proxy {
             }
         };
         tasks.spawn(accept);
-        Ok(Self { address, open, stop })
+        Ok(Self {
+            address,
+            open,
+            stop,
+        })
     }
 
     /// `host:port` of the door.
@@ -68,7 +73,9 @@ async fn pass(mut client: TcpStream, target: String, mut open: watch::Receiver<b
     if !*open.borrow_and_update() {
         return;
     }
-    let Ok(mut server) = TcpStream::connect(&target).await else { return };
+    let Ok(mut server) = TcpStream::connect(&target).await else {
+        return;
+    };
     tokio::select! {
         // Whichever side ends, both are dropped; an error is the end of the connection as well.
         _ended = tokio::io::copy_bidirectional(&mut client, &mut server) => {}

@@ -39,7 +39,8 @@ impl Records {
             ),
             LogKind::Kafka => {
                 let stack = gateway.stack().context("the stack")?;
-                let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+                let text =
+                    |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
                 (
                     Settings::Kafka(runtime::log::kafka::Settings {
                         brokers: stack.brokers.split(',').map(str::to_owned).collect(),
@@ -48,7 +49,10 @@ impl Records {
                         partitions: serde_json::from_value(config["log"]["partitions"].clone())?,
                         properties: BTreeMap::new(),
                     }),
-                    codec::Settings::Registry { url: stack.registry.parse()?, register: false },
+                    codec::Settings::Registry {
+                        url: stack.registry.parse()?,
+                        register: false,
+                    },
                 )
             }
         };
@@ -64,10 +68,17 @@ impl Records {
                 }
             }
         }
-        for topic in [schemas::topic::RESPONSES, schemas::topic::RESPONSES_BACKGROUND] {
+        for topic in [
+            schemas::topic::RESPONSES,
+            schemas::topic::RESPONSES_BACKGROUND,
+        ] {
             for value in read_topic(&log, topic).await? {
                 let record: EventRecord = codec.decode(&value).await?;
-                records.events.entry(record.id).or_default().extend(record.events);
+                records
+                    .events
+                    .entry(record.id)
+                    .or_default()
+                    .extend(record.events);
             }
         }
         for value in read_topic(&log, schemas::topic::DEAD_LETTERS).await? {
@@ -102,7 +113,11 @@ async fn read_topic(log: &Log, topic: &str) -> anyhow::Result<Vec<bytes::Bytes>>
             // The last offsets before the high watermark may hold no record.
             match tokio::time::timeout(std::time::Duration::from_secs(2), next).await {
                 Ok(deliveries) => {
-                    values.extend(deliveries?.into_iter().map(|delivery| delivery.record.value));
+                    values.extend(
+                        deliveries?
+                            .into_iter()
+                            .map(|delivery| delivery.record.value),
+                    );
                 }
                 Err(_) => break,
             }

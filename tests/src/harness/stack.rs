@@ -18,7 +18,10 @@ pub struct Stack {
     pub folder: String,
 }
 
-#[expect(clippy::disallowed_methods, reason = "how a test learns where its stack is")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how a test learns where its stack is"
+)]
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
@@ -29,14 +32,18 @@ impl Stack {
     /// # Panics
     /// When there is none though `LOCKGATE_TEST_REQUIRE_STACK` asks for it.
     #[must_use]
-    #[expect(clippy::print_stderr, clippy::panic, reason = "for the reader of the test's output")]
+    #[expect(
+        clippy::print_stderr,
+        clippy::panic,
+        reason = "for the reader of the test's output"
+    )]
     pub fn find() -> Option<Self> {
         let stack = (|| {
             Some(Self {
                 brokers: variable("LOCKGATE_TEST_KAFKA_BROKERS")?,
                 registry: variable("LOCKGATE_TEST_REGISTRY_URL")?,
                 postgres: variable("LOCKGATE_TEST_POSTGRES_URL")?,
-                folder: variable("LOCKGATE_TEST_STACK_DIR")?,
+                folder: variable("LOCKGATE_STACK_DIR")?,
             })
         })();
         if stack.is_none() {
@@ -78,8 +85,15 @@ impl Stack {
             .arg(&self.postgres)
             .output()
             .context("run psql")?;
-        ensure!(made.status.success(), "psql: {}", String::from_utf8_lossy(&made.stderr));
-        let (server, _) = self.postgres.rsplit_once('/').context("a database in the URL")?;
+        ensure!(
+            made.status.success(),
+            "psql: {}",
+            String::from_utf8_lossy(&made.stderr)
+        );
+        let (server, _) = self
+            .postgres
+            .rsplit_once('/')
+            .context("a database in the URL")?;
         Ok(format!("{server}/{name}"))
     }
 
@@ -115,7 +129,11 @@ impl Stack {
         let value = |name: &str| {
             variables
                 .lines()
-                .find_map(|line| line.trim_start_matches("export ").strip_prefix(name)?.strip_prefix('='))
+                .find_map(|line| {
+                    line.trim_start_matches("export ")
+                        .strip_prefix(name)?
+                        .strip_prefix('=')
+                })
                 .map(|value| value.trim_matches(['\'', '"']).to_owned())
                 .with_context(|| format!("{name} in the stack's env file"))
         };
@@ -158,5 +176,8 @@ impl Stack {
 fn address(url: &str) -> anyhow::Result<String> {
     let url: reqwest::Url = url.parse()?;
     let host = url.host_str().context("a host in the URL")?;
-    Ok(format!("{host}:{}", url.port_or_known_default().context("a port in the URL")?))
+    Ok(format!(
+        "{host}:{}",
+        url.port_or_known_default().context("a port in the URL")?
+    ))
 }

@@ -89,6 +89,19 @@ pub struct Snapshot {
     pub ids: BTreeMap<String, CallsOfId>,
 }
 
+/// A snapshot is what a wait in vain ends with.
+impl std::fmt::Display for Snapshot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "the mock has {} calls: {} in flight ({} held), {} answered, {} closed by their caller",
+            self.total, self.in_flight, self.held, self.answered, self.closed_by_peer
+        )
+    }
+}
+
+impl std::error::Error for Snapshot {}
+
 /// The memory of the mock.
 #[derive(Debug)]
 pub(crate) struct Record {
