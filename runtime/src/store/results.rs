@@ -215,10 +215,10 @@ impl Store {
                     });
                 }
             }
-            for statement in rows::upsert_accepted(&newest_by_id(accepted)) {
+            for statement in rows::upsert_accepted(self.kind, &newest_by_id(accepted)) {
                 statement?.execute(&mut *write.transaction).await?;
             }
-            for statement in rows::upsert_progressed(&newest_by_id(progressed)) {
+            for statement in rows::upsert_progressed(self.kind, &newest_by_id(progressed)) {
                 statement?.execute(&mut *write.transaction).await?;
             }
             self.commit(write).await

@@ -13,7 +13,7 @@ use sqlx::query::Query;
 use sqlx::{Any, Row};
 
 use super::results::{ResultRow, Status};
-use super::{corrupt, plain};
+use super::{Kind, corrupt, plain};
 
 /// Rows of one statement, largest first. Few sizes, so that the prepared statements stay cached; the largest keeps
 /// the number of parameters below what SQLite (32,766) and PostgreSQL (65,535) take.
@@ -83,26 +83,43 @@ pub(super) static SELECT_PAGE: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-static UPSERT_ACCEPTED: LazyLock<[String; 3]> =
-    LazyLock::new(|| CHUNKS.map(|rows| upsert(rows, &ACCEPTED)));
-static UPSERT_PROGRESSED: LazyLock<[String; 3]> =
-    LazyLock::new(|| CHUNKS.map(|rows| upsert(rows, &PROGRESSED)));
+/// The statements of one kind of upsert, by database and chunk.
+struct Upsert {
+    sqlite: [String; CHUNKS.len()],
+    postgres: [String; CHUNKS.len()],
+}
 
-fn upsert(rows: usize, own: &[&str]) -> String {
+static UPSERT_ACCEPTED: LazyLock<Upsert> = LazyLock::new(|| Upsert::of(&ACCEPTED));
+static UPSERT_PROGRESSED: LazyLock<Upsert> = LazyLock::new(|| Upsert::of(&PROGRESSED));
+
+impl Upsert {
+    fn of(own: &[&str]) -> Self {
+        Self {
+            // SQLite finds the name of a named place (`$n`) by a search among all, at each binding: for thousands of
+            // places that is most of the time. It has none for `?`.
+            sqlite: CHUNKS.map(|rows| upsert(rows, own, |_| "?".to_owned())),
+            postgres: CHUNKS.map(|rows| upsert(rows, own, |place| format!("${place}"))),
+        }
+    }
+
+    fn texts(&self, kind: Kind) -> &[String; CHUNKS.len()] {
+        match kind {
+            Kind::Sqlite => &self.sqlite,
+            Kind::Postgres => &self.postgres,
+        }
+    }
+}
+
+fn upsert(rows: usize, own: &[&str], place: fn(usize) -> String) -> String {
     let columns = [&COMMON, own].concat();
-    let mut place = 0;
-    let tuples: Vec<String> = (0..rows)
-        .map(|_| {
-            let places: Vec<String> = columns
-                .iter()
-                .map(|_| {
-                    place += 1;
-                    format!("${place}")
-                })
-                .collect();
-            format!("({})", places.join(", "))
-        })
-        .collect();
+    let width = columns.len();
+    let tuple = |row: usize| {
+        let places: Vec<String> = (1..=width)
+            .map(|column| place(row * width + column))
+            .collect();
+        format!("({})", places.join(", "))
+    };
+    let tuples: Vec<String> = (0..rows).map(tuple).collect();
     let updates: Vec<String> = own.iter().map(|column| update(column)).collect();
     format!(
         "INSERT INTO results ({}) VALUES {} ON CONFLICT (id) DO UPDATE SET {}",
@@ -128,9 +145,10 @@ fn update(column: &str) -> String {
 
 /// The statements that upsert what is known from request records.
 pub(super) fn upsert_accepted(
+    kind: Kind,
     rows: &[&ResultRow],
 ) -> impl Iterator<Item = Result<Statement, sqlx::Error>> {
-    statements(rows, &UPSERT_ACCEPTED, |query, row| {
+    statements(rows, UPSERT_ACCEPTED.texts(kind), |query, row| {
         let (body, claim) = body_columns(row.request_body.as_ref())?;
         Ok(common(query, row)
             .bind(row.stream.map(i64::from))
@@ -142,9 +160,10 @@ pub(super) fn upsert_accepted(
 
 /// The statements that upsert what is known from events.
 pub(super) fn upsert_progressed(
+    kind: Kind,
     rows: &[&ResultRow],
 ) -> impl Iterator<Item = Result<Statement, sqlx::Error>> {
-    statements(rows, &UPSERT_PROGRESSED, |query, row| {
+    statements(rows, UPSERT_PROGRESSED.texts(kind), |query, row| {
         let (body, claim) = body_columns(row.answer.as_ref())?;
         Ok(common(query, row)
             .bind(status_word(row.status))
@@ -170,7 +189,7 @@ pub(super) fn upsert_progressed(
 
 fn statements(
     rows: &[&ResultRow],
-    texts: &'static [String; 3],
+    texts: &'static [String; CHUNKS.len()],
     bind: fn(Statement, &ResultRow) -> Result<Statement, sqlx::Error>,
 ) -> impl Iterator<Item = Result<Statement, sqlx::Error>> {
     let mut rest = rows;
