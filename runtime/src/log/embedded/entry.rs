@@ -60,7 +60,7 @@ pub(super) fn encode(head: Head, record: &Record, out: &mut Vec<u8>) -> u32 {
 /// Length of the whole entry by its first bytes; none where no entry begins (zeros, or too few bytes).
 pub(super) fn length(prefix: &[u8]) -> Option<usize> {
     let length = u32::from_le_bytes(prefix.get(..4)?.try_into().ok()?) as usize;
-    (length >= FIXED + 1).then_some(length + PREFIX)
+    (length > FIXED).then_some(length + PREFIX)
 }
 
 /// Reads place and time of the entry in `bytes`; none when it is torn or damaged.

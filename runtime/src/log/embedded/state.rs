@@ -147,8 +147,8 @@ impl State {
             .entry(topic.to_owned())
             .or_default();
         for (partition, low) in lows {
-            if !positions.contains_key(&partition) {
-                positions.insert(partition, low);
+            if let std::collections::btree_map::Entry::Vacant(place) = positions.entry(partition) {
+                place.insert(low);
                 self.positions_changed = true;
             }
         }
