@@ -127,10 +127,14 @@ impl Admission {
             mean => mean - (mean >> MEAN_SHIFT) + (micros >> MEAN_SHIFT),
         };
         self.mean_micros.store(mean.max(1), Ordering::Relaxed);
-        if self.refused.load(Ordering::Relaxed) > 0 {
+        let inside = self.inside.fetch_sub(1, Ordering::AcqRel) - 1;
+        if inside < self.requests_max / 2 {
+            // Half empty: whoever was refused came back or never will.
+            self.refused.store(0, Ordering::Relaxed);
+        } else if self.refused.load(Ordering::Relaxed) > 0 {
             take_back(&self.refused, 1);
         }
-        if self.inside.fetch_sub(1, Ordering::AcqRel) == 1 {
+        if inside == 0 {
             self.empty.notify_waiters();
         }
     }
@@ -212,15 +216,17 @@ mod tests {
 
     #[test]
     fn the_retry_after_grows_with_those_refused_before_and_falls_as_requests_end() {
-        let admission = admission(1, 1024);
-        admission.mean_micros.store(2_000_000, Ordering::Relaxed);
-        let place = admission.enter().unwrap();
+        let admission = admission(2, 1024);
+        admission.mean_micros.store(4_000_000, Ordering::Relaxed);
+        let (one, other) = (admission.enter().unwrap(), admission.enter().unwrap());
         let first = admission.enter().unwrap_err().retry_after;
         let second = admission.enter().unwrap_err().retry_after;
         assert_eq!(first, Duration::from_secs(2));
         assert_eq!(second, Duration::from_secs(4));
-        drop(place);
+        drop(one);
         assert_eq!(admission.refused.load(Ordering::Relaxed), 1);
+        drop(other);
+        assert_eq!(admission.refused.load(Ordering::Relaxed), 0);
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use opentelemetry::trace::SpanContext;
 use schemas::id::RequestId;
 use tokio_util::sync::CancellationToken;
 
@@ -15,6 +14,4 @@ pub(crate) struct Call {
     pub(crate) began: Instant,
     /// Cancelled, it closes the client's connection.
     pub(crate) connection: CancellationToken,
-    /// The trace that the client is in.
-    pub(crate) parent: Option<SpanContext>,
 }

@@ -4,6 +4,8 @@
 //! goes through a bounded channel to one task, which appends it durably at once and keeps
 //! trying until the log has it or the request's deadline has passed.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -18,6 +20,7 @@ use schemas::topic;
 use tokio::sync::mpsc;
 use tracing::{debug, error, warn};
 
+use crate::metrics::Metrics;
 use crate::publisher::headers;
 
 /// Orders that may wait for the task; it takes them up in microseconds.
@@ -31,6 +34,8 @@ const RETRY_EVERY: Duration = Duration::from_millis(200);
 #[derive(Debug, Clone)]
 pub(crate) struct Canceller {
     orders: mpsc::Sender<Cancel>,
+    /// Connections are closed by us from now on: that is no hang-up.
+    leaving: Arc<AtomicBool>,
 }
 
 /// The task's end of the channel.
@@ -47,7 +52,11 @@ pub(crate) struct HangUp {
 
 pub(crate) fn channel() -> (Canceller, Orders) {
     let (sender, receiver) = mpsc::channel(QUEUED_MAX);
-    (Canceller { orders: sender }, Orders { orders: receiver })
+    let canceller = Canceller {
+        orders: sender,
+        leaving: Arc::default(),
+    };
+    (canceller, Orders { orders: receiver })
 }
 
 impl Canceller {
@@ -62,6 +71,13 @@ impl Canceller {
         if self.orders.try_send(order).is_err() {
             // The work goes on to its end or its deadline: it costs, but nothing is lost.
             warn!(request.id = %id, "too many cancels at once, one was dropped");
+        }
+    }
+
+    /// The switch for the end of this process.
+    pub(crate) fn leaving(&self) -> Leaving {
+        Leaving {
+            leaving: Arc::clone(&self.leaving),
         }
     }
 
@@ -80,6 +96,19 @@ impl Canceller {
     }
 }
 
+/// Tells that this process closes its connections by itself; the requests go on elsewhere.
+#[derive(Debug)]
+pub(crate) struct Leaving {
+    leaving: Arc<AtomicBool>,
+}
+
+impl Leaving {
+    /// From now on a closed connection cancels nothing.
+    pub(crate) fn begin(&self) {
+        self.leaving.store(true, Ordering::Release);
+    }
+}
+
 impl HangUp {
     /// The client is served, or was told otherwise: a later drop means nothing.
     pub(crate) fn disarm(&mut self) {
@@ -89,20 +118,22 @@ impl HangUp {
 
 impl Drop for HangUp {
     fn drop(&mut self) {
-        if let Some((canceller, id, deadline)) = self.armed.take() {
+        if let Some((canceller, id, deadline)) = self.armed.take()
+            && !canceller.leaving.load(Ordering::Acquire)
+        {
             canceller.cancel(id, deadline, "client disconnected");
         }
     }
 }
 
 /// Appends orders until every [`Canceller`] is gone and every order is settled.
-pub(crate) async fn run(mut orders: Orders, log: Log, codec: Codec) {
+pub(crate) async fn run(mut orders: Orders, log: Log, codec: Codec, metrics: Metrics) {
     let mut appending = FuturesUnordered::new();
     let mut open = true;
     loop {
         tokio::select! {
             order = orders.orders.recv(), if open && appending.len() < APPENDING_MAX => match order {
-                Some(order) => appending.push(append(&log, &codec, order)),
+                Some(order) => appending.push(append(&log, &codec, &metrics, order)),
                 None => open = false,
             },
             Some(()) = appending.next(), if !appending.is_empty() => {}
@@ -112,7 +143,7 @@ pub(crate) async fn run(mut orders: Orders, log: Log, codec: Codec) {
 }
 
 /// Appends one order, again and again until the log has it or it is too late.
-async fn append(log: &Log, codec: &Codec, order: Cancel) {
+async fn append(log: &Log, codec: &Codec, metrics: &Metrics, order: Cancel) {
     let id = order.id;
     let value = match codec.encode(&order) {
         Ok(value) => value,
@@ -135,6 +166,7 @@ async fn append(log: &Log, codec: &Codec, order: Cancel) {
             .await
         {
             Ok(_) => {
+                metrics.cancelled();
                 debug!(request.id = %id, reason = %order.reason, "cancel appended");
                 return;
             }
@@ -171,6 +203,15 @@ mod tests {
         guard.disarm();
         drop(guard);
         assert_eq!(orders.orders.try_recv().unwrap().id, first);
+        assert!(orders.orders.try_recv().is_err());
+    }
+
+    #[test]
+    fn a_process_that_leaves_cancels_nothing() {
+        let (canceller, mut orders) = channel();
+        let guard = canceller.on_hang_up(OnDisconnect::Cancel, id(), Timestamp::now());
+        canceller.leaving().begin();
+        drop(guard);
         assert!(orders.orders.try_recv().is_err());
     }
 

@@ -23,9 +23,8 @@ mod server;
 mod socket;
 mod sse;
 mod tail;
-mod trace;
 mod waiters;
 
 pub use config::Settings;
 pub use error::Error;
-pub use server::{Parts, run};
+pub use server::{CONDITION, Parts, run};

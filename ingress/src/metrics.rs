@@ -5,12 +5,7 @@ use std::time::Duration;
 
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Histogram, UpDownCounter};
-
-/// Bounds that tell a fast gateway from a slow one, seconds.
-const SECONDS: [f64; 16] = [
-    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0,
-    600.0,
-];
+use runtime::telemetry;
 
 /// The instruments; clones share them.
 #[derive(Debug, Clone)]
@@ -27,6 +22,7 @@ struct Instruments {
     first_token: Histogram<f64>,
     waiting: UpDownCounter<i64>,
     streams: Counter<u64>,
+    cancels: Counter<u64>,
     connections: UpDownCounter<i64>,
     connections_refused: Counter<u64>,
 }
@@ -71,51 +67,48 @@ impl Drop for Present {
 
 impl Metrics {
     pub(crate) fn new() -> Self {
-        let meter = opentelemetry::global::meter("ingress");
-        let seconds = |name: &'static str, description: &'static str| {
-            meter
-                .f64_histogram(name)
-                .with_unit("s")
-                .with_description(description)
-                .with_boundaries(SECONDS.to_vec())
-                .build()
-        };
+        let meter = telemetry::meter();
+        let seconds = |name, description| telemetry::seconds(&meter, name, description);
         Self {
             instruments: Arc::new(Instruments {
                 requests: meter
-                    .u64_counter("lockgate_ingress_requests")
+                    .u64_counter("lockgate.ingress.requests")
                     .with_description("Requests answered, by endpoint and class of status")
                     .build(),
                 duration: seconds(
-                    "lockgate_ingress_request_duration",
+                    "lockgate.ingress.request",
                     "From the head of a request to the head of its answer",
                 ),
                 append: seconds(
-                    "lockgate_ingress_append_duration",
+                    "lockgate.ingress.append",
                     "Until a request was durable on the log",
                 ),
                 queued: seconds(
-                    "lockgate_ingress_queue_duration",
+                    "lockgate.ingress.queue",
                     "From the accept of a request to the start of its first run",
                 ),
                 first_token: seconds(
-                    "lockgate_ingress_first_token_duration",
+                    "lockgate.ingress.first_token",
                     "From the accept of a streamed request to its first token",
                 ),
                 waiting: meter
-                    .i64_up_down_counter("lockgate_ingress_waiting")
+                    .i64_up_down_counter("lockgate.ingress.waiting")
                     .with_description("Requests that somebody waits for")
                     .build(),
                 streams: meter
-                    .u64_counter("lockgate_ingress_streams_ended")
+                    .u64_counter("lockgate.ingress.streams_ended")
                     .with_description("Streams ended, by reason")
                     .build(),
+                cancels: meter
+                    .u64_counter("lockgate.cancels")
+                    .with_description("Orders to cancel a request that are on the log")
+                    .build(),
                 connections: meter
-                    .i64_up_down_counter("lockgate_ingress_connections")
+                    .i64_up_down_counter("lockgate.ingress.connections")
                     .with_description("Open client connections")
                     .build(),
                 connections_refused: meter
-                    .u64_counter("lockgate_ingress_connections_refused")
+                    .u64_counter("lockgate.ingress.connections_refused")
                     .with_description("Connections closed at once because there were too many")
                     .build(),
             }),
@@ -157,6 +150,10 @@ impl Metrics {
     pub(crate) fn stream_ended(&self, end: StreamEnd) {
         let labels = [KeyValue::new("reason", end.label())];
         self.instruments.streams.add(1, &labels);
+    }
+
+    pub(crate) fn cancelled(&self) {
+        self.instruments.cancels.add(1, &[]);
     }
 
     pub(crate) fn waiting(&self) -> Present {

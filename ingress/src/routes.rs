@@ -8,7 +8,9 @@ use hyper::body::Incoming;
 use hyper::header::{ALLOW, HeaderValue};
 use hyper::http::request::Parts as Head;
 use hyper::{HeaderMap, Method, Request, StatusCode};
+use runtime::telemetry;
 use schemas::event::ErrorBody;
+use schemas::header::TRACEPARENT;
 use schemas::id::RequestId;
 use schemas::topic::ReplyPlace;
 use tokio_util::sync::CancellationToken;
@@ -21,9 +23,9 @@ use crate::api::models::Models;
 use crate::api::requests::Requests;
 use crate::body::{self, Limits};
 use crate::call::Call;
+use crate::error;
 use crate::metrics::Metrics;
 use crate::reply::{self, Reply};
-use crate::{error, trace};
 
 /// Largest body of an administrative call.
 const ADMIN_BODY_BYTES_MAX: usize = 64 * 1024;
@@ -68,11 +70,10 @@ impl Routes {
             id: RequestId::new(self.reply_place),
             began: Instant::now(),
             connection,
-            parent: trace::incoming(&head.headers),
         };
         let path = Path::of(head.uri.path());
         let endpoint = path.as_ref().map_or("unknown", Path::label);
-        let span = span(&call, &head.method, endpoint);
+        let span = span(&call, &head.method, &head.headers, endpoint);
 
         let mut reply = self
             .checked(&call, &head, path, &mut body)
@@ -210,7 +211,7 @@ impl<'a> Path<'a> {
     }
 }
 
-fn span(call: &Call, method: &Method, endpoint: &'static str) -> Span {
+fn span(call: &Call, method: &Method, headers: &HeaderMap, endpoint: &'static str) -> Span {
     let span = info_span!(
         "request",
         otel.kind = "server",
@@ -219,8 +220,11 @@ fn span(call: &Call, method: &Method, endpoint: &'static str) -> Span {
         http.route = endpoint,
         http.response.status_code = field::Empty,
     );
-    if let Some(parent) = &call.parent {
-        trace::adopt(&span, parent);
+    if let Some(parent) = headers
+        .get(TRACEPARENT)
+        .and_then(|value| value.to_str().ok())
+    {
+        telemetry::set_parent(&span, parent);
     }
     span
 }

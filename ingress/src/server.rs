@@ -8,10 +8,10 @@ use runtime::log::{Log, LogError};
 use runtime::objects::Objects;
 use runtime::store::Store;
 use runtime::store::keys::KeySnapshot;
+use runtime::telemetry::Readiness;
 use schemas::topic::{ReplyPlace, ReplyTopic};
 use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -33,6 +33,8 @@ use crate::routes::Routes;
 use crate::tail;
 use crate::waiters::{Closed, Waiters};
 
+/// The condition of readiness that the door answers for.
+pub const CONDITION: &str = "ingress";
 /// For answers to reach their clients, and for cancels to reach the log, once all is decided.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 /// Between two tries to get the secret of resume tokens.
@@ -51,8 +53,8 @@ pub struct Parts {
     pub store: Store,
     /// Who may call.
     pub keys: KeySnapshot,
-    /// Set while requests are taken.
-    pub ready: watch::Sender<bool>,
+    /// Its condition [`CONDITION`] holds while requests are taken.
+    pub readiness: Readiness,
 }
 
 /// Serves clients on `listener` until `stop`, then drains: what ends within the grace period
@@ -81,9 +83,10 @@ pub async fn run(
         metrics.clone(),
     ));
     let (canceller, orders) = canceller::channel();
+    let leaving = canceller.leaving();
     // Refusing new requests comes before anything else that a stop does, also after a failure.
     let refusing = stop.child_token();
-    let ready = parts.ready.clone();
+    let readiness = parts.readiness.clone();
     let (log, codec) = (parts.log.clone(), parts.codec.clone());
 
     let tokens = Arc::new(OnceLock::new());
@@ -139,14 +142,14 @@ pub async fn run(
     let following = until(end.clone(), tail::run(tail, Arc::clone(&waiters)));
     let mut following = tasks.spawn(following);
     tasks.spawn(until(end.clone(), secret));
-    let cancelling = tasks.spawn(canceller::run(orders, log, codec));
+    let cancelling = tasks.spawn(canceller::run(orders, log, codec, metrics.clone()));
     let connections = Connections::new(&settings, routes, metrics, refusing.clone(), end.clone());
     let accepting =
         connections.accept(listener, settings.connections_max, connection_tasks.clone());
     let accepting = tasks.spawn(accepting);
     tasks.close();
     connection_tasks.close();
-    ready.send_replace(true);
+    readiness.set(CONDITION, true);
     info!(partition, "taking requests");
 
     let failure = tokio::select! {
@@ -160,7 +163,7 @@ pub async fn run(
     };
 
     // 1. Unready, and no more requests; idle connections close.
-    ready.send_replace(false);
+    readiness.set(CONDITION, false);
     refusing.cancel();
     // 2. What ends within the grace period is answered; everybody else is told.
     let inside = admission.inside();
@@ -185,6 +188,7 @@ pub async fn run(
         let left = connection_tasks.len();
         info!(left, "connections did not end by themselves");
     }
+    leaving.begin();
     end.cancel();
     connection_tasks.wait().await;
     // 4. Cancels of clients that hung up are on the log: with the last connection the last

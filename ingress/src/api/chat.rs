@@ -12,14 +12,16 @@ use runtime::codec::Codec;
 use runtime::log::AppendError;
 use runtime::objects::Objects;
 use runtime::store::keys::{Key, KeySnapshot};
+use runtime::telemetry;
 use schemas::dialect::openai::ChatRequest;
 use schemas::event::{ErrorBody, Terminal};
 use schemas::fold::End;
+use schemas::header::TRACEPARENT;
 use schemas::id::RequestId;
 use schemas::request::{Body, Dialect, Endpoint, Lane, OnTakeover, Request};
 use schemas::time::Timestamp;
 use tokio::time::Instant;
-use tracing::{Span, debug, info, warn};
+use tracing::{debug, warn};
 
 use crate::admission::{self, Admission};
 use crate::answer::Answer;
@@ -32,7 +34,7 @@ use crate::reply::{self, Reply};
 use crate::resume::ResumeTokens;
 use crate::sse::{Begin, EventStream, Patience};
 use crate::waiters::Waiters;
-use crate::{auth, error, trace};
+use crate::{auth, error};
 
 /// Header by which a client lowers the deadline: `30s`, `1m 30s`, or seconds.
 const TIMEOUT: &str = "lockgate-timeout";
@@ -74,6 +76,8 @@ struct Accepting {
     stream: bool,
     accepted_at: Timestamp,
     deadline: Timestamp,
+    /// The trace that the client is in, as it says.
+    traceparent: Option<String>,
 }
 
 impl Chat {
@@ -102,6 +106,9 @@ impl Chat {
             return Err(ErrorBody::model_not_found(&model));
         }
 
+        let traceparent = headers
+            .get(TRACEPARENT)
+            .and_then(|value| value.to_str().ok());
         let accepted_at = Timestamp::now();
         let accepting = Accepting {
             id: call.id,
@@ -110,6 +117,7 @@ impl Chat {
             stream,
             accepted_at,
             deadline: accepted_at.plus(timeout),
+            traceparent: traceparent.map(str::to_owned),
         };
         let give_up_at = Instant::now() + timeout + GIVE_UP_AFTER;
         let waiting = self
@@ -143,13 +151,13 @@ impl Chat {
             .await
             .map_err(|cause| refused(id, &cause))?;
         let request = self.record(accepting, body);
-        let traceparent = trace::outgoing(&Span::current(), call.parent.as_ref());
+        let traceparent = telemetry::traceparent_or(accepting.traceparent.as_deref());
 
         // From the first poll of the append on, a hang-up has something to cancel.
         let mut hang_up = self.canceller.on_hang_up(key.on_disconnect, id, deadline);
         let began = Instant::now();
         let outcome = tokio::select! {
-            outcome = self.publisher.publish(&request, traceparent) => outcome,
+            outcome = self.publisher.publish(&request, traceparent.map(Bytes::from)) => outcome,
             why = answer.closed() => {
                 hang_up.disarm();
                 self.canceller.cancel(id, deadline, "accept unknown");
@@ -268,7 +276,16 @@ impl Chat {
 }
 
 fn refused(id: RequestId, cause: &PublishError) -> ErrorBody {
-    info!(request.id = %id, error = %Chain(cause), "request not accepted");
+    let error = Chain(cause);
+    match cause {
+        // The log itself says that it is down, once; here it would be said for every request.
+        PublishError::Append(AppendError::Unavailable { .. }) => {
+            debug!(request.id = %id, %error, "request not accepted");
+        }
+        PublishError::Append(_) | PublishError::Body(_) | PublishError::Encode(_) => {
+            warn!(request.id = %id, %error, "request not accepted");
+        }
+    }
     error::publish(cause)
 }
 
