@@ -1,7 +1,6 @@
 //! The calls of one request: one deployment after the other until one answers, or its text
 //! has reached the client.
 
-use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -82,7 +81,7 @@ impl Job<'_> {
         outcome
     }
 
-    async fn load(&self) -> Result<Bytes, ErrorBody> {
+    async fn load(&mut self) -> Result<Bytes, ErrorBody> {
         loop {
             match self.work.objects.load(&self.task.request.body).await {
                 Ok(body) => return Ok(body),
@@ -90,7 +89,11 @@ impl Job<'_> {
                     tracing::warn!(%error, "a request waits for object storage");
                     tokio::time::sleep(LOAD_RETRY).await;
                 }
-                Err(error @ (ObjectsError::Missing { .. } | ObjectsError::Damaged { .. })) => {
+                Err(
+                    error @ (ObjectsError::Missing { .. }
+                    | ObjectsError::Damaged { .. }
+                    | ObjectsError::Refused { .. }),
+                ) => {
                     tracing::error!(%error, "the body of a request is lost");
                     return Err(ErrorBody::internal());
                 }

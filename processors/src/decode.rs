@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use runtime::codec::{Codec, CodecError};
-use schemas::framing::{FramingError, Record};
+use runtime::codec::{Cause, Codec, CodecError};
+use schemas::framing::Record;
 use tracing::warn;
 
 /// Pauses between two questions to a registry that does not answer.
@@ -30,7 +30,7 @@ pub(crate) enum Decoded<R> {
         /// Schema id in the frame, when there was one.
         schema_id: Option<i32>,
         /// What is wrong.
-        source: FramingError,
+        source: Cause,
     },
 }
 

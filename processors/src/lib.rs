@@ -32,6 +32,9 @@ pub use service::{Parts, run};
 /// The consumer group of all processors.
 pub const GROUP: &str = "processors";
 
+/// Name of the condition for readiness: requests are consumed.
+pub const READY: &str = "processors";
+
 /// An error with its causes, on one line.
 fn error_chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();

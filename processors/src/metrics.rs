@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Histogram};
-use opentelemetry::{KeyValue, global};
+use runtime::telemetry::{self, key};
 
 use crate::gate::Gate;
 use crate::held::Held;
@@ -23,17 +24,17 @@ pub(crate) struct Metrics {
 impl Metrics {
     /// Registers the instruments with the process's meter.
     pub(crate) fn new() -> Arc<Self> {
-        let meter = global::meter("lockgate.processors");
+        let meter = telemetry::meter();
         Arc::new(Self {
             attempts: meter
                 .u64_counter("lockgate.attempts")
                 .with_description("calls to providers by deployment and outcome")
                 .build(),
-            first_token: meter
-                .f64_histogram("lockgate.first_token")
-                .with_description("from the start of a streamed call to its first token")
-                .with_unit("s")
-                .build(),
+            first_token: telemetry::seconds(
+                &meter,
+                "lockgate.first_token",
+                "from the start of a streamed call to its first token",
+            ),
             dead_letters: meter
                 .u64_counter("lockgate.dead_letters")
                 .with_description("records set aside, by reason")
@@ -55,7 +56,7 @@ impl Metrics {
 
     /// Shows what is held and what is in flight for as long as the process lives.
     pub(crate) fn observe(held: &Held, gates: Vec<Gate>) {
-        let meter = global::meter("lockgate.processors");
+        let meter = telemetry::meter();
         let deliveries = held.clone();
         meter
             .u64_observable_gauge("lockgate.held_deliveries")
@@ -74,7 +75,7 @@ impl Metrics {
             .with_description("calls in progress by deployment")
             .with_callback(move |observer| {
                 for gate in &gates {
-                    let deployment = KeyValue::new("deployment", Arc::clone(gate.name()));
+                    let deployment = KeyValue::new(key::DEPLOYMENT, Arc::clone(gate.name()));
                     observer.observe(gate.in_flight() as u64, &[deployment]);
                 }
             })
@@ -86,15 +87,15 @@ impl Metrics {
         self.attempts.add(
             1,
             &[
-                KeyValue::new("deployment", Arc::clone(deployment)),
-                KeyValue::new("outcome", outcome),
+                KeyValue::new(key::DEPLOYMENT, Arc::clone(deployment)),
+                KeyValue::new(key::OUTCOME, outcome),
             ],
         );
     }
 
     /// The first token of a streamed call came.
     pub(crate) fn first_token(&self, deployment: &Arc<str>, after: Duration) {
-        let deployment = KeyValue::new("deployment", Arc::clone(deployment));
+        let deployment = KeyValue::new(key::DEPLOYMENT, Arc::clone(deployment));
         self.first_token.record(after.as_secs_f64(), &[deployment]);
     }
 
@@ -105,7 +106,8 @@ impl Metrics {
 
     /// An open request was looked into at an assignment.
     pub(crate) fn adopted(&self, outcome: &'static str) {
-        self.adoptions.add(1, &[KeyValue::new("outcome", outcome)]);
+        self.adoptions
+            .add(1, &[KeyValue::new(key::OUTCOME, outcome)]);
     }
 
     /// An append is tried again.

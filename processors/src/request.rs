@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use runtime::objects::{Kind, ObjectsError};
 use schemas::event::{Abandoned, Attempt, ErrorBody, Event, Run, Sign, Started, Terminal, Usage};
-use schemas::request::{Body, OnTakeover};
+use schemas::request::{Body, OnTakeover, Request};
 use schemas::time::Timestamp;
 use tokio::time::Instant;
 use tracing::{Instrument, Span, debug, info_span, warn};
@@ -329,51 +329,16 @@ impl Job<'_> {
 
     /// Puts the body into the terminal; a large one is kept in object storage before.
     async fn with_body(
-        &self,
+        &mut self,
         mut terminal: Terminal,
         body: Option<Bytes>,
         event: fn(Terminal) -> Event,
     ) -> Event {
         if let Some(bytes) = body {
             terminal.partial = terminal.error.is_some();
-            terminal.body = Some(self.keep(terminal.run, bytes).await);
+            terminal.body = Some(keep(self.work, &self.task.request, terminal.run, bytes).await);
         }
         event(terminal)
-    }
-
-    async fn keep(&self, run: Run, bytes: Bytes) -> Body {
-        if bytes.len() <= runtime::objects::INLINE_BYTES_MAX {
-            return Body::Inline(bytes);
-        }
-        let request = &self.task.request;
-        let mut told = false;
-        loop {
-            let kept = self
-                .work
-                .objects
-                .store(
-                    &request.tenant,
-                    request.id,
-                    request.accepted_at,
-                    Kind::Answer(run),
-                    bytes.clone(),
-                )
-                .await;
-            match kept {
-                Ok(body) => return body,
-                Err(
-                    error @ (ObjectsError::Unavailable(_)
-                    | ObjectsError::Missing { .. }
-                    | ObjectsError::Damaged { .. }),
-                ) => {
-                    if !told {
-                        warn!(%error, "a large answer waits for object storage");
-                        told = true;
-                    }
-                    tokio::time::sleep(STORE_RETRY).await;
-                }
-            }
-        }
     }
 
     /// The answer can never be appended: a small error takes its place, and if that cannot
@@ -393,6 +358,41 @@ impl Job<'_> {
         self.work
             .set_request_aside(&self.task.request, Reason::Unanswerable, unfit.to_string())
             .await;
+    }
+}
+
+/// The body as it goes into the terminal; a large one waits for object storage.
+async fn keep(work: &Work, request: &Request, run: Run, bytes: Bytes) -> Body {
+    if bytes.len() <= runtime::objects::INLINE_BYTES_MAX {
+        return Body::Inline(bytes);
+    }
+    let mut told = false;
+    loop {
+        let kept = work
+            .objects
+            .store(
+                &request.tenant,
+                request.id,
+                request.accepted_at,
+                Kind::Answer(run),
+                bytes.clone(),
+            )
+            .await;
+        match kept {
+            Ok(body) => return body,
+            Err(
+                error @ (ObjectsError::Unavailable(_)
+                | ObjectsError::Refused { .. }
+                | ObjectsError::Missing { .. }
+                | ObjectsError::Damaged { .. }),
+            ) => {
+                if !told {
+                    warn!(%error, "a large answer waits for object storage");
+                    told = true;
+                }
+                tokio::time::sleep(STORE_RETRY).await;
+            }
+        }
     }
 }
 

@@ -127,7 +127,8 @@ impl Plan {
         if self.attempts >= self.attempts_max {
             return Next::GiveUp;
         }
-        match self.failed {
+        let failed = self.failed;
+        match failed {
             Some((_, Class::Refused)) => return Next::GiveUp,
             Some((deployment, Class::Key)) if self.is_ready(deployment, &mut readiness) => {
                 return self.call(deployment, Duration::ZERO);

@@ -7,8 +7,8 @@ use runtime::codec::Codec;
 use runtime::log::{ConsumeOptions, Log, LogError, Tail};
 use runtime::objects::Objects;
 use runtime::store::Store;
+use runtime::telemetry::Readiness;
 use schemas::request::Lane;
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -46,8 +46,8 @@ pub struct Parts {
     pub objects: Objects,
     /// Rows of requests, for adoption only.
     pub store: Store,
-    /// Set to true once requests are consumed, and to false at the stop.
-    pub ready: watch::Sender<bool>,
+    /// Its condition [`crate::READY`] holds while requests are consumed.
+    pub readiness: Readiness,
 }
 
 /// Works off requests until `stop`, then finishes what is in flight within the grace period
@@ -62,7 +62,7 @@ pub async fn run(settings: Settings, parts: Parts, stop: CancellationToken) -> R
         codec,
         objects,
         store,
-        ready,
+        readiness,
     } = parts;
     let processors = settings.processors;
     let slack = Slack::new(processors.held_max / 8);
@@ -135,12 +135,12 @@ pub async fn run(settings: Settings, parts: Parts, stop: CancellationToken) -> R
         };
         workers.push(loops.spawn(supervise(worker, ending.clone(), drained.clone())));
     }
-    ready.send_replace(true);
+    readiness.set(crate::READY, true);
     info!("processors ready");
 
     // 3. Until the stop, or until a part fails for good.
     ending.cancelled().await;
-    ready.send_replace(false);
+    readiness.set(crate::READY, false);
     drain(&work, &tasks, settings.grace).await;
     drained.cancel();
     loops.close();
