@@ -1,0 +1,339 @@
+//! Processors on an embedded log of their own.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use processors::{Parts, Settings};
+use runtime::codec::{self, Codec};
+use runtime::config::{self, Deployment, KeySource, Model, Provider, ProviderKind, Timeouts};
+use runtime::log::{self, Durability, Log, Place, Record};
+use runtime::objects::Objects;
+use runtime::store::Store;
+use runtime::telemetry::Readiness;
+use schemas::control::Cancel;
+use schemas::event::{Event, EventRecord, Terminal};
+use schemas::fold::{Fold, Step};
+use schemas::header;
+use schemas::id::RequestId;
+use schemas::request::{
+    Body, Dialect, Endpoint, Lane, OnDisconnect, OnTakeover, Request,
+};
+use schemas::time::Timestamp;
+use schemas::topic::{self, ReplyPlace, ReplyTopic};
+use secrecy::SecretString;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+pub struct Rig {
+    pub log: Log,
+    pub codec: Codec,
+    pub objects: Objects,
+    pub store: Store,
+    pub folder: tempfile::TempDir,
+}
+
+/// Processors at work in a runtime of their own, so that they can be killed.
+pub struct Processors {
+    runtime: Option<tokio::runtime::Runtime>,
+    stop: CancellationToken,
+    outcome: Option<JoinHandle<Result<(), processors::Error>>>,
+}
+
+impl Rig {
+    pub async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let log = Log::open(&log::Settings::Embedded(log::embedded::Settings {
+            folder: folder.path().join("log"),
+            bytes_max: 1 << 30,
+        }))
+        .await
+        .unwrap();
+        log.ensure_topics(&topic::ALL).await.unwrap();
+        let codec = Codec::connect(&codec::Settings::Local(folder.path().join("schemas")))
+            .await
+            .unwrap();
+        let store = Store::open(&config::Store { url: None }, folder.path())
+            .await
+            .unwrap();
+        let objects = objects(folder.path());
+        Self {
+            log,
+            codec,
+            objects,
+            store,
+            folder,
+        }
+    }
+
+    pub fn start(&self, settings: Settings) -> Processors {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        let stop = CancellationToken::new();
+        let parts = Parts {
+            log: self.log.clone(),
+            codec: self.codec.clone(),
+            objects: objects(self.folder.path()),
+            store: self.store.clone(),
+            readiness: Readiness::new([processors::READY]),
+        };
+        let outcome = runtime.spawn(processors::run(settings, parts, stop.clone()));
+        Processors {
+            runtime: Some(runtime),
+            stop,
+            outcome: Some(outcome),
+        }
+    }
+
+    pub async fn submit(&self, request: &Request) -> RequestId {
+        let record = Record {
+            key: Bytes::from(request.id.to_string()),
+            headers: vec![(header::TRACEPARENT.into(), Bytes::from_static(TRACE.as_bytes()))],
+            value: self.codec.encode(request).unwrap(),
+        };
+        self.append(request.lane.topic(), record).await;
+        request.id
+    }
+
+    pub async fn append(&self, topic: &str, record: Record) {
+        self.log
+            .append(topic, Place::ByKey, record, Durability::Durable)
+            .await
+            .unwrap();
+    }
+
+    pub async fn cancel(&self, request: &Request) {
+        let cancel = Cancel {
+            id: request.id,
+            reason: "client disconnected".into(),
+            at: Timestamp::now(),
+            deadline: request.deadline,
+        };
+        let record = Record {
+            key: Bytes::from(request.id.to_string()),
+            headers: Vec::new(),
+            value: self.codec.encode(&cancel).unwrap(),
+        };
+        self.append(topic::CONTROL, record).await;
+    }
+
+    /// Every event of a request up to its terminal, record by record.
+    pub async fn answer(&self, id: RequestId) -> Answer {
+        tokio::time::timeout(Duration::from_secs(20), self.read(id, |fold, _| fold.end.is_some()))
+            .await
+            .expect("a terminal")
+    }
+
+    /// The events of a request until `enough`.
+    pub async fn until(&self, id: RequestId, enough: impl Fn(&Event) -> bool) -> Answer {
+        tokio::time::timeout(Duration::from_secs(20), self.read(id, |_, event| enough(event)))
+            .await
+            .expect("the event")
+    }
+
+    async fn read(&self, id: RequestId, enough: impl Fn(&Fold, &Event) -> bool) -> Answer {
+        let place = id.reply();
+        let mut tail = self
+            .log
+            .tail(place.topic.topic(), place.partition, 0)
+            .await
+            .unwrap();
+        let mut answer = Answer::default();
+        let mut fold = Fold::default();
+        loop {
+            for delivery in tail.recv().await.unwrap() {
+                let record: EventRecord = self.codec.decode(&delivery.record.value).await.unwrap();
+                if record.id != id {
+                    continue;
+                }
+                assert_eq!(delivery.header(header::REQUEST_ID).unwrap(), id.to_string().as_bytes());
+                let mut over = false;
+                for event in &record.events {
+                    match fold.apply(event) {
+                        Step::Delta { delta, from } => {
+                            answer.frames.extend(delta.chunks[from..].iter().map(|chunk| {
+                                String::from_utf8(chunk.raw.to_vec()).unwrap()
+                            }));
+                        }
+                        Step::Ended { terminal, .. } => answer.terminal = Some(terminal.clone()),
+                        _ => {}
+                    }
+                    over |= enough(&fold, event);
+                }
+                answer.records.push(record.events);
+                if over {
+                    answer.fold = fold;
+                    return answer;
+                }
+            }
+        }
+    }
+}
+
+fn objects(folder: &Path) -> Objects {
+    let settings = config::Objects {
+        url: None,
+        shared: false,
+    };
+    Objects::open(&settings, folder).unwrap()
+}
+
+/// What was read of a request.
+#[derive(Debug, Default)]
+pub struct Answer {
+    pub records: Vec<Vec<Event>>,
+    pub frames: Vec<String>,
+    pub fold: Fold,
+    pub terminal: Option<Terminal>,
+}
+
+impl Answer {
+    pub fn terminal(&self) -> &Terminal {
+        self.terminal.as_ref().expect("a terminal")
+    }
+
+    pub fn body(&self) -> serde_json::Value {
+        match self.terminal().body.as_ref().expect("a body") {
+            Body::Inline(bytes) => serde_json::from_slice(bytes).unwrap(),
+            Body::Claim(_) => panic!("a large body"),
+        }
+    }
+
+    pub fn code(&self) -> &str {
+        let error = self.terminal().error.as_ref().expect("an error");
+        error.code.as_deref().expect("a code")
+    }
+
+    /// The kinds of events, as one word each.
+    pub fn kinds(&self) -> Vec<&'static str> {
+        let events = self.records.iter().flatten();
+        events
+            .map(|event| match event {
+                Event::Started(_) => "started",
+                Event::Delta(_) => "delta",
+                Event::AttemptFailed(_) => "attempt_failed",
+                Event::Deferred(_) => "deferred",
+                Event::Alive(_) => "alive",
+                Event::Released(_) => "released",
+                Event::Abandoned(_) => "abandoned",
+                Event::Completed(_) => "completed",
+                Event::Failed(_) => "failed",
+                Event::Cancelled(_) => "cancelled",
+                Event::Expired(_) => "expired",
+            })
+            .collect()
+    }
+
+    pub fn text(&self) -> String {
+        let text = |frame: &String| {
+            let frame: serde_json::Value = serde_json::from_str(frame).unwrap();
+            let content = frame["choices"][0]["delta"]["content"].as_str();
+            content.unwrap_or_default().to_owned()
+        };
+        self.frames.iter().map(text).collect()
+    }
+}
+
+impl Processors {
+    /// As SIGTERM.
+    pub async fn stop(mut self) {
+        self.stop.cancel();
+        self.outcome.take().unwrap().await.unwrap().unwrap();
+        self.end();
+    }
+
+    /// As `kill -9`: no task runs on.
+    pub fn kill(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            let ending = std::thread::spawn(move || runtime.shutdown_timeout(Duration::from_secs(5)));
+            ending.join().unwrap();
+        }
+    }
+}
+
+impl Drop for Processors {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+pub const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+pub const KEY: &str = "sk-very-secret-key-of-the-provider-1";
+
+/// Settings with one model, `m`, over providers at `urls`.
+pub fn settings(urls: &[&str]) -> Settings {
+    let timeouts = Timeouts {
+        connect: Duration::from_secs(1),
+        first_token: Duration::from_millis(400),
+        idle: Duration::from_millis(400),
+        total: Duration::from_secs(5),
+    };
+    let providers = urls.iter().enumerate().map(|(index, url)| Provider {
+        name: format!("p{index}"),
+        kind: ProviderKind::OpenAi {
+            base_url: url.parse().unwrap(),
+            keys: vec![KeySource::Env {
+                name: format!("KEY_{index}"),
+                value: Some(SecretString::from(KEY.to_owned())),
+            }],
+            timeouts,
+        },
+    });
+    let deployments = (0..urls.len()).map(|index| Deployment {
+        provider: format!("p{index}"),
+        model: format!("m{index}"),
+        weight: u32::from(index == 0),
+        concurrency_max: 100,
+    });
+    Settings {
+        processors: config::Processors {
+            held_max: 4_000,
+            held_bytes_max: bytesize::ByteSize::mib(64),
+            on_takeover: OnTakeover::Retry,
+        },
+        providers: providers.collect(),
+        models: vec![Model {
+            name: "m".into(),
+            deployments: deployments.collect(),
+            attempts_max: 3,
+        }],
+        config_version: "v1".into(),
+        grace: Duration::from_secs(5),
+    }
+}
+
+/// A request for model `m`.
+pub fn request(stream: bool) -> Request {
+    let now = Timestamp::now();
+    let body = serde_json::json!({
+        "model": "m", "stream": stream, "messages": [{"role": "user", "content": "hello"}],
+    });
+    Request {
+        id: RequestId::new(ReplyPlace {
+            topic: ReplyTopic::Responses,
+            partition: 1,
+        }),
+        tenant: "t".into(),
+        key_id: "k".into(),
+        endpoint: Endpoint::ChatCompletions,
+        dialect: Dialect::OpenAi,
+        model: "m".into(),
+        lane: Lane::Interactive,
+        stream,
+        accepted_at: now,
+        deadline: now.plus(Duration::from_secs(30)),
+        on_disconnect: OnDisconnect::Cancel,
+        on_takeover: OnTakeover::Retry,
+        shadow_of: None,
+        body: Body::Inline(Bytes::from(body.to_string())),
+        attributes: BTreeMap::new(),
+    }
+}
