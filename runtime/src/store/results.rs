@@ -118,6 +118,17 @@ pub struct Advance {
     pub next: i64,
 }
 
+/// What a batch of records changes.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Changes<'a> {
+    /// What request records say.
+    pub accepted: &'a [ResultRow],
+    /// What events say.
+    pub progressed: &'a [ResultRow],
+    /// Of requests that are stored and only gained text: the sequence of the next chunk. Sorted by id, each id once.
+    pub sequences: &'a [(RequestId, i64)],
+}
+
 impl Store {
     /// The row of a request; with bodies.
     ///
@@ -184,21 +195,39 @@ impl Store {
         .await
     }
 
-    /// Writes rows (whole, by id; of several with one id the last) and moves the positions, in one transaction.
-    ///
-    /// The caller has folded the rows from what was stored before; fencing guarantees that nobody else did meanwhile for the
-    /// same partition. Columns that come from the request record (`accepted`) and those that come from events
-    /// (`progressed`) are upserted apart, since the two arrive on different partitions in any order. A body that is
-    /// none leaves the one that is stored, since rows are read without bodies to be folded.
+    /// [`Store::apply_changes`] without sequences.
     ///
     /// # Errors
-    /// [`StoreError::Fenced`] (nothing was written), [`StoreError::Unavailable`] (it may have been written: read the
-    /// positions again, or repeat and be fenced).
+    /// As there.
     pub async fn apply_results(
         &self,
         sink: &str,
         accepted: &[ResultRow],
         progressed: &[ResultRow],
+        advances: &[Advance],
+    ) -> Result<(), StoreError> {
+        let changes = Changes {
+            accepted,
+            progressed,
+            sequences: &[],
+        };
+        self.apply_changes(sink, changes, advances).await
+    }
+
+    /// Writes rows (whole, by id; of several with one id the last) and moves the positions, in one transaction.
+    ///
+    /// The caller has folded the rows from what was stored before; fencing guarantees that nobody else did meanwhile for the
+    /// same partition. Columns that come from the request record and those that come from events are upserted apart,
+    /// since the two arrive on different partitions in any order. A body that is none leaves the one that is stored,
+    /// since rows are read without bodies to be folded.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] (nothing was written), [`StoreError::Unavailable`] (it may have been written: read the
+    /// positions again, or repeat and be fenced).
+    pub async fn apply_changes(
+        &self,
+        sink: &str,
+        changes: Changes<'_>,
         advances: &[Advance],
     ) -> Result<(), StoreError> {
         within(BATCH_TIMEOUT, async {
@@ -215,11 +244,14 @@ impl Store {
                     });
                 }
             }
-            for statement in rows::upsert_accepted(self.kind, &newest_by_id(accepted)) {
+            for statement in rows::upsert_accepted(self.kind, &newest_by_id(changes.accepted)) {
                 statement?.execute(&mut *write.transaction).await?;
             }
-            for statement in rows::upsert_progressed(self.kind, &newest_by_id(progressed)) {
+            for statement in rows::upsert_progressed(self.kind, &newest_by_id(changes.progressed)) {
                 statement?.execute(&mut *write.transaction).await?;
+            }
+            for statement in rows::move_sequences(self.kind, changes.sequences) {
+                statement.execute(&mut *write.transaction).await?;
             }
             self.commit(write).await
         })

@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 
 use bytes::Bytes;
 use schemas::event::Run;
+use schemas::id::RequestId;
 use schemas::request::{Body, Claim, Endpoint, Lane};
 use schemas::time::Timestamp;
 use serde::Serialize;
@@ -83,26 +84,32 @@ pub(super) static SELECT_PAGE: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// The statements of one kind of upsert, by database and chunk.
-struct Upsert {
+/// The texts of one statement, by database and chunk.
+struct Texts {
     sqlite: [String; CHUNKS.len()],
     postgres: [String; CHUNKS.len()],
 }
 
-static UPSERT_ACCEPTED: LazyLock<Upsert> = LazyLock::new(|| Upsert::of(&ACCEPTED));
-static UPSERT_PROGRESSED: LazyLock<Upsert> = LazyLock::new(|| Upsert::of(&PROGRESSED));
+/// How a database writes the place of the n-th parameter, from 1.
+type WritePlace = fn(usize) -> String;
 
-impl Upsert {
-    fn of(own: &[&str]) -> Self {
+static UPSERT_ACCEPTED: LazyLock<Texts> =
+    LazyLock::new(|| Texts::of(|rows, place| upsert(rows, &ACCEPTED, place)));
+static UPSERT_PROGRESSED: LazyLock<Texts> =
+    LazyLock::new(|| Texts::of(|rows, place| upsert(rows, &PROGRESSED, place)));
+static MOVE_SEQUENCES: LazyLock<Texts> = LazyLock::new(|| Texts::of(move_sequences_text));
+
+impl Texts {
+    fn of(text: impl Fn(usize, WritePlace) -> String) -> Self {
         Self {
             // SQLite finds the name of a named place (`$n`) by a search among all, at each binding: for thousands of
             // places that is most of the time. It has none for `?`.
-            sqlite: CHUNKS.map(|rows| upsert(rows, own, |_| "?".to_owned())),
-            postgres: CHUNKS.map(|rows| upsert(rows, own, |place| format!("${place}"))),
+            sqlite: CHUNKS.map(|rows| text(rows, |_| "?".to_owned())),
+            postgres: CHUNKS.map(|rows| text(rows, |place| format!("${place}"))),
         }
     }
 
-    fn texts(&self, kind: Kind) -> &[String; CHUNKS.len()] {
+    fn by_chunk(&self, kind: Kind) -> &[String; CHUNKS.len()] {
         match kind {
             Kind::Sqlite => &self.sqlite,
             Kind::Postgres => &self.postgres,
@@ -110,7 +117,20 @@ impl Upsert {
     }
 }
 
-fn upsert(rows: usize, own: &[&str], place: fn(usize) -> String) -> String {
+fn move_sequences_text(rows: usize, place: WritePlace) -> String {
+    let pair = |row: usize| {
+        let (id, next) = (place(2 * row + 1), place(2 * row + 2));
+        format!("({id}, CAST({next} AS BIGINT))")
+    };
+    let pairs: Vec<String> = (0..rows).map(pair).collect();
+    format!(
+        "WITH moved (id, next) AS (VALUES {}) UPDATE results SET next_sequence = moved.next FROM moved \
+         WHERE results.id = moved.id",
+        pairs.join(", ")
+    )
+}
+
+fn upsert(rows: usize, own: &[&str], place: WritePlace) -> String {
     let columns = [&COMMON, own].concat();
     let width = columns.len();
     let tuple = |row: usize| {
@@ -148,7 +168,7 @@ pub(super) fn upsert_accepted(
     kind: Kind,
     rows: &[&ResultRow],
 ) -> impl Iterator<Item = Result<Statement, sqlx::Error>> {
-    statements(rows, UPSERT_ACCEPTED.texts(kind), |query, row| {
+    statements(rows, UPSERT_ACCEPTED.by_chunk(kind), |query, row| {
         let (body, claim) = body_columns(row.request_body.as_ref())?;
         Ok(common(query, row)
             .bind(row.stream.map(i64::from))
@@ -163,7 +183,7 @@ pub(super) fn upsert_progressed(
     kind: Kind,
     rows: &[&ResultRow],
 ) -> impl Iterator<Item = Result<Statement, sqlx::Error>> {
-    statements(rows, UPSERT_PROGRESSED.texts(kind), |query, row| {
+    statements(rows, UPSERT_PROGRESSED.by_chunk(kind), |query, row| {
         let (body, claim) = body_columns(row.answer.as_ref())?;
         Ok(common(query, row)
             .bind(status_word(row.status))
@@ -187,18 +207,39 @@ pub(super) fn upsert_progressed(
     })
 }
 
+/// The statements that set the sequence of the next chunk alone.
+pub(super) fn move_sequences(
+    kind: Kind,
+    sequences: &[(RequestId, i64)],
+) -> impl Iterator<Item = Statement> {
+    let texts = MOVE_SEQUENCES.by_chunk(kind);
+    chunks(sequences).map(move |(size, chunk)| {
+        let query = sqlx::query(texts[size].as_str());
+        chunk.iter().fold(query, |query, (id, next)| {
+            query.bind(id.to_string()).bind(*next)
+        })
+    })
+}
+
 fn statements(
     rows: &[&ResultRow],
     texts: &'static [String; CHUNKS.len()],
     bind: fn(Statement, &ResultRow) -> Result<Statement, sqlx::Error>,
 ) -> impl Iterator<Item = Result<Statement, sqlx::Error>> {
-    let mut rest = rows;
+    chunks(rows).map(move |(size, chunk)| {
+        let query = sqlx::query(texts[size].as_str());
+        chunk.iter().try_fold(query, |query, row| bind(query, row))
+    })
+}
+
+/// The items in pieces of the [`CHUNKS`], each with the index of its size.
+fn chunks<T>(items: &[T]) -> impl Iterator<Item = (usize, &[T])> {
+    let mut rest = items;
     std::iter::from_fn(move || {
         let size = CHUNKS.iter().position(|size| *size <= rest.len())?;
         let (chunk, tail) = rest.split_at(CHUNKS[size]);
         rest = tail;
-        let query = sqlx::query(texts[size].as_str());
-        Some(chunk.iter().try_fold(query, |query, row| bind(query, row)))
+        Some((size, chunk))
     })
 }
 
