@@ -99,7 +99,16 @@ where
 {
     let resource = Resource::builder_empty()
         .with_attributes([
-            KeyValue::new(key::SERVICE_NAME, "lockgate"),
+            // Split roles are services of their own, so that a trace shows who called whom.
+            KeyValue::new(
+                key::SERVICE_NAME,
+                match role {
+                    Role::Serve => "lockgate",
+                    Role::Ingress => "lockgate-ingress",
+                    Role::Processors => "lockgate-processors",
+                    Role::Sinks => "lockgate-sinks",
+                },
+            ),
             KeyValue::new(key::SERVICE_VERSION, env!("CARGO_PKG_VERSION")),
             KeyValue::new(key::SERVICE_INSTANCE_ID, uuid::Uuid::new_v4().to_string()),
             KeyValue::new(key::ROLE, role.name()),

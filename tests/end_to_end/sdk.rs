@@ -18,7 +18,15 @@ async fn the_openai_sdk_chats_streams_and_gets_the_right_exceptions(
     let Some(gateway) = Builder::new(log, &mock)? else {
         return Ok(());
     };
-    let gateway = gateway.set("server.requests_max", json!(1)).start().await?;
+    let limited = mock.base_url_with("status=429,retry_after=1");
+    let provider = json!({ "name": "limited", "kind": "openai", "base_url": limited, "keys": [] });
+    let deployment = json!({ "provider": "limited", "model": "gpt-4o" });
+    let gateway = gateway
+        .push("providers", provider)
+        .push("models", json!({ "name": "limited", "deployments": [deployment] }))
+        .set("server.requests_max", json!(1))
+        .start()
+        .await?;
     let client = gateway.client("acme").await?;
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/end_to_end/sdk/openai_chat.py");
     let run = |part: &str| -> anyhow::Result<()> {

@@ -7,7 +7,7 @@ use schemas::fold::End;
 use schemas::request::OnTakeover;
 
 use crate::rig::{Rig, request, settings};
-use crate::upstream::{Act, Upstream, answer, finish, done, stream_head, token};
+use crate::upstream::{Act, Upstream, answer, done, finish, stream_head, token};
 
 /// Hangs in the first call, answers the others.
 async fn hangs_once() -> Upstream {
@@ -40,7 +40,8 @@ async fn a_killed_run_is_taken_over_by_the_next_process_and_only_that() {
     let lost = request(true);
     rig.submit(&lost).await;
     held.call().await;
-    rig.until(lost.id, |event| matches!(event, Event::Delta(_))).await;
+    rig.until(lost.id, |event| matches!(event, Event::Delta(_)))
+        .await;
     let mut done = Vec::new();
     for _ in 0..50 {
         let mut request = request(false);
@@ -55,10 +56,14 @@ async fn a_killed_run_is_taken_over_by_the_next_process_and_only_that() {
     let answer = rig.answer(lost.id).await;
     assert_eq!(answer.fold.end, Some(End::Completed));
     assert_eq!(answer.terminal().run.number, 2);
-    let abandoned = answer.records.iter().flatten().find_map(|event| match event {
-        Event::Abandoned(abandoned) => Some(abandoned),
-        _ => None,
-    });
+    let abandoned = answer
+        .records
+        .iter()
+        .flatten()
+        .find_map(|event| match event {
+            Event::Abandoned(abandoned) => Some(abandoned),
+            _ => None,
+        });
     assert!(abandoned.unwrap().usage.estimated);
     assert_eq!(answer.body()["choices"][0]["message"]["content"], "found");
     assert_eq!(held.calls(), 2);
@@ -74,7 +79,9 @@ async fn a_request_that_may_be_called_once_only_ends_with_an_error() {
     once.on_takeover = OnTakeover::Fail;
     rig.submit(&once).await;
     held.call().await;
-    let started = rig.until(once.id, |event| matches!(event, Event::Started(_))).await;
+    let started = rig
+        .until(once.id, |event| matches!(event, Event::Started(_)))
+        .await;
     assert_eq!(started.kinds(), ["started"]);
     processors.kill();
     let _processors = rig.start(settings(&[&held.url]));
@@ -92,7 +99,8 @@ async fn a_cancel_holds_over_a_restart() {
     let request = request(true);
     rig.submit(&request).await;
     held.call().await;
-    rig.until(request.id, |event| matches!(event, Event::Started(_))).await;
+    rig.until(request.id, |event| matches!(event, Event::Started(_)))
+        .await;
     processors.kill();
     rig.cancel(&request).await;
     let _processors = rig.start(settings(&[&held.url]));
@@ -120,7 +128,8 @@ async fn a_drain_finishes_what_fits_and_gives_back_the_rest() {
     .await;
     let mut settings = settings(&[&upstream.url]);
     settings.grace = Duration::from_millis(800);
-    if let runtime::config::ProviderKind::OpenAi { timeouts, .. } = &mut settings.providers[0].kind {
+    if let runtime::config::ProviderKind::OpenAi { timeouts, .. } = &mut settings.providers[0].kind
+    {
         timeouts.idle = Duration::from_secs(30);
     }
     let processors = rig.start(settings.clone());
@@ -128,10 +137,12 @@ async fn a_drain_finishes_what_fits_and_gives_back_the_rest() {
     upstream.call().await;
     let quick = rig.submit(&request(true)).await;
     upstream.call().await;
-    rig.until(quick, |event| matches!(event, Event::Delta(_))).await;
+    rig.until(quick, |event| matches!(event, Event::Delta(_)))
+        .await;
     processors.stop().await;
     assert_eq!(rig.answer(quick).await.text(), "in time");
-    rig.until(slow, |event| matches!(event, Event::Released(_))).await;
+    rig.until(slow, |event| matches!(event, Event::Released(_)))
+        .await;
     upstream.closed().await;
 
     let _processors = rig.start(settings);

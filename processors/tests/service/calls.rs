@@ -49,8 +49,22 @@ async fn failures_that_pass_go_to_the_next_deployment_unseen() {
         || vec![response(200, "application/json", "", "{\"choices\":")],
         || vec![response(200, "application/json", "", "{\"id\":\"x\"}")],
         || vec![response(200, "application/json", "", "")],
-        || vec![response(302, "text/plain", "location: http://127.0.0.1:1/\r\n", "")],
-        || vec![response(200, "application/json", "content-encoding: gzip\r\n", "x")],
+        || {
+            vec![response(
+                302,
+                "text/plain",
+                "location: http://127.0.0.1:1/\r\n",
+                "",
+            )]
+        },
+        || {
+            vec![response(
+                200,
+                "application/json",
+                "content-encoding: gzip\r\n",
+                "x",
+            )]
+        },
         || vec![Act::Close],
     ];
     let count = bad.len();
@@ -93,7 +107,8 @@ async fn a_silent_deployment_gets_no_second_try() {
     let silent = Upstream::start(|_| vec![Act::Hang]).await;
     let rig = Rig::new().await;
     let mut settings = settings(&[&silent.url]);
-    if let runtime::config::ProviderKind::OpenAi { timeouts, .. } = &mut settings.providers[0].kind {
+    if let runtime::config::ProviderKind::OpenAi { timeouts, .. } = &mut settings.providers[0].kind
+    {
         timeouts.total = Duration::from_millis(200);
     }
     let _processors = rig.start(settings);
@@ -243,7 +258,8 @@ async fn what_nobody_can_read_is_set_aside_and_the_rest_flows() {
         headers: Vec::new(),
         value: Bytes::from_static(b"\0\0\0\0\x01nonsense"),
     };
-    rig.append(topic::REQUESTS_INTERACTIVE, record.clone()).await;
+    rig.append(topic::REQUESTS_INTERACTIVE, record.clone())
+        .await;
     let answer = rig.answer(rig.submit(&request(false)).await).await;
     assert_eq!(answer.fold.end, Some(End::Completed));
     let mut tail = rig.log.tail(topic::DEAD_LETTERS, 0, 0).await.unwrap();

@@ -17,9 +17,7 @@ use schemas::event::{Event, EventRecord, Terminal};
 use schemas::fold::{Fold, Step};
 use schemas::header;
 use schemas::id::RequestId;
-use schemas::request::{
-    Body, Dialect, Endpoint, Lane, OnDisconnect, OnTakeover, Request,
-};
+use schemas::request::{Body, Dialect, Endpoint, Lane, OnDisconnect, OnTakeover, Request};
 use schemas::time::Timestamp;
 use schemas::topic::{self, ReplyPlace, ReplyTopic};
 use secrecy::SecretString;
@@ -92,7 +90,10 @@ impl Rig {
     pub async fn submit(&self, request: &Request) -> RequestId {
         let record = Record {
             key: Bytes::from(request.id.to_string()),
-            headers: vec![(header::TRACEPARENT.into(), Bytes::from_static(TRACE.as_bytes()))],
+            headers: vec![(
+                header::TRACEPARENT.into(),
+                Bytes::from_static(TRACE.as_bytes()),
+            )],
             value: self.codec.encode(request).unwrap(),
         };
         self.append(request.lane.topic(), record).await;
@@ -123,16 +124,22 @@ impl Rig {
 
     /// Every event of a request up to its terminal, record by record.
     pub async fn answer(&self, id: RequestId) -> Answer {
-        tokio::time::timeout(Duration::from_secs(20), self.read(id, |fold, _| fold.end.is_some()))
-            .await
-            .expect("a terminal")
+        tokio::time::timeout(
+            Duration::from_secs(20),
+            self.read(id, |fold, _| fold.end.is_some()),
+        )
+        .await
+        .expect("a terminal")
     }
 
     /// The events of a request until `enough`.
     pub async fn until(&self, id: RequestId, enough: impl Fn(&Event) -> bool) -> Answer {
-        tokio::time::timeout(Duration::from_secs(20), self.read(id, |_, event| enough(event)))
-            .await
-            .expect("the event")
+        tokio::time::timeout(
+            Duration::from_secs(20),
+            self.read(id, |_, event| enough(event)),
+        )
+        .await
+        .expect("the event")
     }
 
     async fn read(&self, id: RequestId, enough: impl Fn(&Fold, &Event) -> bool) -> Answer {
@@ -150,14 +157,19 @@ impl Rig {
                 if record.id != id {
                     continue;
                 }
-                assert_eq!(delivery.header(header::REQUEST_ID).unwrap(), id.to_string().as_bytes());
+                assert_eq!(
+                    delivery.header(header::REQUEST_ID).unwrap(),
+                    id.to_string().as_bytes()
+                );
                 let mut over = false;
                 for event in &record.events {
                     match fold.apply(event) {
                         Step::Delta { delta, from } => {
-                            answer.frames.extend(delta.chunks[from..].iter().map(|chunk| {
-                                String::from_utf8(chunk.raw.to_vec()).unwrap()
-                            }));
+                            answer.frames.extend(
+                                delta.chunks[from..]
+                                    .iter()
+                                    .map(|chunk| String::from_utf8(chunk.raw.to_vec()).unwrap()),
+                            );
                         }
                         Step::Ended { terminal, .. } => answer.terminal = Some(terminal.clone()),
                         _ => {}
@@ -253,7 +265,8 @@ impl Processors {
 
     fn end(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            let ending = std::thread::spawn(move || runtime.shutdown_timeout(Duration::from_secs(5)));
+            let ending =
+                std::thread::spawn(move || runtime.shutdown_timeout(Duration::from_secs(5)));
             ending.join().unwrap();
         }
     }

@@ -37,7 +37,12 @@ async fn tokens_come_as_they_are_written_and_the_terminal_has_the_whole() {
     })
     .await;
     assert_eq!(answer.text(), "Hello");
-    assert_eq!(answer.frames.len(), 4, "usage was not asked for: {:?}", answer.frames);
+    assert_eq!(
+        answer.frames.len(),
+        4,
+        "usage was not asked for: {:?}",
+        answer.frames
+    );
     assert!(answer.records.len() >= 3, "{:?}", answer.kinds());
     let terminal = answer.terminal();
     assert_eq!(terminal.chunks, 4);
@@ -67,7 +72,10 @@ async fn a_cut_stream_fails_and_keeps_what_came() {
     assert!(terminal.partial);
     assert!(terminal.usage.unwrap().estimated);
     assert_eq!(answer.body()["choices"][0]["message"]["content"], "half");
-    assert_eq!(answer.body()["choices"][0]["finish_reason"], serde_json::Value::Null);
+    assert_eq!(
+        answer.body()["choices"][0]["finish_reason"],
+        serde_json::Value::Null
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -82,13 +90,30 @@ async fn a_stream_that_falls_silent_is_cut() {
 async fn one_broken_event_is_skipped_and_three_in_a_row_are_a_cut() {
     let broken = || event("{\"choi");
     let answer = stream(move || {
-        vec![stream_head(), token("a"), broken(), token("b"), finish(), done(), Act::Close]
+        vec![
+            stream_head(),
+            token("a"),
+            broken(),
+            token("b"),
+            finish(),
+            done(),
+            Act::Close,
+        ]
     })
     .await;
     assert_eq!(answer.text(), "ab");
     assert_eq!(answer.fold.end, Some(End::Completed));
     let answer = stream(move || {
-        vec![stream_head(), token("a"), broken(), broken(), broken(), finish(), done(), Act::Close]
+        vec![
+            stream_head(),
+            token("a"),
+            broken(),
+            broken(),
+            broken(),
+            finish(),
+            done(),
+            Act::Close,
+        ]
     })
     .await;
     assert_eq!(answer.code(), "upstream_cut");
@@ -99,22 +124,43 @@ async fn an_error_event_after_text_is_passed_on() {
     let error = r#"{"error":{"message":"overloaded","type":"server_error","code":529}}"#;
     let answer = stream(move || vec![stream_head(), token("a"), event(error), Act::Close]).await;
     assert_eq!(answer.fold.end, Some(End::Failed));
-    assert!(answer.terminal().error.as_ref().unwrap().message.contains("overloaded"));
+    assert!(
+        answer
+            .terminal()
+            .error
+            .as_ref()
+            .unwrap()
+            .message
+            .contains("overloaded")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn before_the_first_token_another_deployment_takes_over() {
     let bad: [fn() -> Vec<Act>; 6] = [
         || vec![stream_head(), Act::Close],
-        || vec![stream_head(), event(r#"{"error":{"message":"no","code":500}}"#), Act::Close],
-        || vec![stream_head(), event(r#"{"choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}"#), Act::Close],
+        || {
+            vec![
+                stream_head(),
+                event(r#"{"error":{"message":"no","code":500}}"#),
+                Act::Close,
+            ]
+        },
+        || {
+            vec![
+                stream_head(),
+                event(r#"{"choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}"#),
+                Act::Close,
+            ]
+        },
         || vec![stream_head(), done(), Act::Close],
         || vec![response(200, "application/json", "", "{}")],
         || vec![stream_head(), Act::Hang],
     ];
     let count = bad.len();
     let first = Upstream::start(move |call| bad[call.number - 1]()).await;
-    let second = Upstream::start(|_| vec![stream_head(), token("ok"), finish(), done(), Act::Close]).await;
+    let second =
+        Upstream::start(|_| vec![stream_head(), token("ok"), finish(), done(), Act::Close]).await;
     let rig = Rig::new().await;
     let _processors = rig.start(settings(&[&first.url, &second.url]));
     for round in 0..count {
@@ -132,7 +178,8 @@ async fn a_cancel_in_the_middle_keeps_the_part_and_its_usage() {
     let _processors = rig.start(settings(&[&upstream.url]));
     let request: Request = request(true);
     rig.submit(&request).await;
-    rig.until(request.id, |event| matches!(event, Event::Delta(_))).await;
+    rig.until(request.id, |event| matches!(event, Event::Delta(_)))
+        .await;
     rig.cancel(&request).await;
     let answer = rig.answer(request.id).await;
     assert_eq!(answer.fold.end, Some(End::Cancelled));

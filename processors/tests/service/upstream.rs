@@ -195,7 +195,9 @@ pub fn finish() -> Act {
 }
 
 pub fn usage() -> Act {
-    event(r#"{"id":"up-1","choices":[],"usage":{"prompt_tokens":7,"completion_tokens":2,"total_tokens":9}}"#)
+    event(
+        r#"{"id":"up-1","choices":[],"usage":{"prompt_tokens":7,"completion_tokens":2,"total_tokens":9}}"#,
+    )
 }
 
 pub fn done() -> Act {

@@ -141,6 +141,15 @@ impl Builder {
         self
     }
 
+    /// Appends `value` to the list called `list`.
+    #[must_use]
+    pub fn push(mut self, list: &str, value: Value) -> Self {
+        if let Some(list) = self.config[list].as_array_mut() {
+            list.push(value);
+        }
+        self
+    }
+
     /// URL of the store, on Kafka.
     #[must_use]
     pub fn store_url(&self) -> &str {
