@@ -190,6 +190,7 @@ fn objects(folder: &Path) -> Objects {
     let settings = config::Objects {
         url: None,
         shared: false,
+        aws: Default::default(),
     };
     Objects::open(&settings, folder).unwrap()
 }
