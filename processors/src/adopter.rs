@@ -233,7 +233,7 @@ impl Adopter {
         next: &mut i64,
         lot: &mut Lot,
     ) -> Result<(), LogError> {
-        let log = &self.work.channel.log;
+        let log = &self.work.log;
         let ends = log.watermarks(place.topic.topic(), place.partition).await?;
         *next = (*next).clamp(ends.low, ends.high);
         if *next >= ends.high || lot.values().all(|open| open.fold.end.is_some()) {
@@ -268,7 +268,7 @@ impl Adopter {
 
     /// Decides and acts.
     fn settle(&self, place: ReplyPlace, lot: Lot, read_to: i64, stop: &CancellationToken) {
-        let single = self.work.channel.log.is_single_process();
+        let single = self.work.log.is_single_process();
         let mut followed = Lot::new();
         for (id, open) in lot {
             match adoption::decide(&open.fold, single) {
@@ -289,7 +289,7 @@ impl Adopter {
         }
         if !followed.is_empty() {
             let (work, tasks) = (Arc::clone(&self.work), self.tasks.clone());
-            let follow = follow::follow(work, tasks, place, read_to, followed);
+            let follow = follow::follow(work, tasks, place, read_to, followed, follow::SILENT_MAX);
             let stop = stop.clone();
             self.tasks.spawn(async move {
                 tokio::select! {

@@ -8,7 +8,7 @@ use runtime::config::Timeouts;
 use runtime::objects::ObjectsError;
 use schemas::dialect::openai::ChatRequest;
 use schemas::event::{AttemptFailed, Chunk, ErrorBody, Event, Usage};
-use schemas::request::{Dialect, Endpoint};
+use schemas::request::{Body, Dialect, Endpoint};
 use tokio::time::Instant;
 use tracing::Instrument;
 
@@ -84,7 +84,12 @@ impl Job<'_> {
     async fn load(&mut self) -> Result<Bytes, ErrorBody> {
         loop {
             match self.work.objects.load(&self.task.request.body).await {
-                Ok(body) => return Ok(body),
+                Ok(body) => {
+                    if let Body::Claim(_) = self.task.request.body {
+                        self.task.share.add(body.len());
+                    }
+                    return Ok(body);
+                }
                 Err(ObjectsError::Unavailable(error)) => {
                     tracing::warn!(%error, "a request waits for object storage");
                     tokio::time::sleep(LOAD_RETRY).await;

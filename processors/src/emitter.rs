@@ -33,7 +33,33 @@ const WAITING_BYTES_MAX: usize = 512 * 1024;
 const RETRY: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(2);
 
-type Append = Pin<Box<dyn Future<Output = Result<Position, AppendError>> + Send>>;
+/// What takes the records: the log, or a test that plays one.
+pub(crate) trait Appender: std::fmt::Debug + Send + Sync {
+    /// As [`Log::append`].
+    fn append(
+        &self,
+        topic: &'static str,
+        place: Place,
+        record: Record,
+        durability: Durability,
+    ) -> Append;
+}
+
+impl Appender for Log {
+    fn append(
+        &self,
+        topic: &'static str,
+        place: Place,
+        record: Record,
+        durability: Durability,
+    ) -> Append {
+        let log = self.clone();
+        Box::pin(async move { Self::append(&log, topic, place, record, durability).await })
+    }
+}
+
+/// An append on its way.
+pub(crate) type Append = Pin<Box<dyn Future<Output = Result<Position, AppendError>> + Send>>;
 
 /// Appends the events of one request.
 pub(crate) struct Emitter {
@@ -59,7 +85,7 @@ pub(crate) struct Emitter {
 
 /// Where the records go.
 struct Outlet {
-    log: Log,
+    log: Arc<dyn Appender>,
     codec: Codec,
     topic: &'static str,
     place: Place,
@@ -78,8 +104,8 @@ struct InFlight {
 /// What all emitters of a process share.
 #[derive(Debug, Clone)]
 pub(crate) struct Channel {
-    /// The log.
-    pub(crate) log: Log,
+    /// Takes the records.
+    pub(crate) log: Arc<dyn Appender>,
     /// Encodes records.
     pub(crate) codec: Codec,
     /// The pace of deltas.
@@ -431,7 +457,7 @@ impl Outlet {
             headers.push((Arc::clone(&TRACEPARENT), traceparent.clone()));
         }
         Self {
-            log: channel.log.clone(),
+            log: Arc::clone(&channel.log),
             codec: channel.codec.clone(),
             topic: reply.topic.topic(),
             place: Place::Partition(reply.partition),
@@ -448,7 +474,10 @@ impl Outlet {
             headers: self.headers.clone(),
             value,
         };
-        let (log, topic, place) = (self.log.clone(), self.topic, self.place);
-        Box::pin(async move { log.append(topic, place, record, durability).await })
+        self.log.append(self.topic, self.place, record, durability)
     }
 }
+
+#[cfg(test)]
+#[path = "emitter_tests.rs"]
+mod tests;

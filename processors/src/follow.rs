@@ -16,22 +16,24 @@ use crate::signal::FENCED;
 use crate::work::Work;
 
 /// A run that gave no sign for so long is taken over.
-const SILENT_MAX: Duration = Duration::from_secs(6);
+pub(crate) const SILENT_MAX: Duration = Duration::from_secs(6);
 /// How often silence is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Before the partition is opened again after an error.
 const REOPEN: Duration = Duration::from_millis(500);
 
-/// Watches the requests of one reply place from offset `next` on.
+/// Watches the requests of one reply place from offset `next` on; one that is silent for
+/// `silent_max` is taken over.
 pub(crate) async fn follow(
     work: Arc<Work>,
     tasks: TaskTracker,
     place: ReplyPlace,
     mut next: i64,
     mut lot: Lot,
+    silent_max: Duration,
 ) {
     while !lot.is_empty() {
-        match watch(&work, &tasks, place, &mut next, &mut lot).await {
+        match watch(&work, &tasks, place, &mut next, &mut lot, silent_max).await {
             Ok(()) => return,
             Err(error) => {
                 warn!(%error, "requests of other processes cannot be followed");
@@ -47,9 +49,10 @@ async fn watch(
     place: ReplyPlace,
     next: &mut i64,
     lot: &mut Lot,
+    silent_max: Duration,
 ) -> Result<(), LogError> {
     let topic = place.topic.topic();
-    let log = &work.channel.log;
+    let log = &work.log;
     let ends = log.watermarks(topic, place.partition).await?;
     *next = (*next).clamp(ends.low, ends.high);
     let mut tail = log.tail(topic, place.partition, *next).await?;
@@ -64,7 +67,7 @@ async fn watch(
             deliveries = tail.recv() => deliveries?,
             _ = look.tick() => {
                 lot.retain(|_, open| !open.hold.signal().is_raised(FENCED));
-                let silent = silent(lot, &signs);
+                let silent = silent(lot, &signs, silent_max);
                 if !silent.is_empty() && has_read_all(work, place, &tail).await {
                     for id in silent {
                         if let Some(open) = lot.remove(&id) {
@@ -101,11 +104,11 @@ async fn watch(
     Ok(())
 }
 
-fn silent(lot: &Lot, signs: &HashMap<RequestId, Instant>) -> Vec<RequestId> {
+fn silent(lot: &Lot, signs: &HashMap<RequestId, Instant>, silent_max: Duration) -> Vec<RequestId> {
     let silent = |id: &&RequestId| {
         signs
             .get(id)
-            .is_none_or(|last| last.elapsed() >= SILENT_MAX)
+            .is_none_or(|last| last.elapsed() >= silent_max)
     };
     lot.keys().filter(silent).copied().collect()
 }
@@ -113,9 +116,12 @@ fn silent(lot: &Lot, signs: &HashMap<RequestId, Instant>) -> Vec<RequestId> {
 /// Whether nothing is left to read: a log that does not answer is no silence of a run.
 async fn has_read_all(work: &Work, place: ReplyPlace, tail: &Tail) -> bool {
     let ends = work
-        .channel
         .log
         .watermarks(place.topic.topic(), place.partition)
         .await;
     ends.is_ok_and(|ends| tail.position() >= ends.high)
 }
+
+#[cfg(test)]
+#[path = "follow_tests.rs"]
+mod tests;

@@ -24,7 +24,7 @@ struct Inner {
 #[derive(Debug)]
 pub(crate) struct Share {
     held: Arc<Inner>,
-    bytes: usize,
+    bytes: AtomicUsize,
 }
 
 impl Held {
@@ -48,7 +48,7 @@ impl Held {
         self.inner.bytes.fetch_add(bytes, Ordering::Relaxed);
         Share {
             held: Arc::clone(&self.inner),
-            bytes,
+            bytes: AtomicUsize::new(bytes),
         }
     }
 
@@ -88,10 +88,20 @@ impl Inner {
     }
 }
 
+impl Share {
+    /// The delivery holds `bytes` more: its body was fetched.
+    pub(crate) fn add(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.held.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
 impl Drop for Share {
     fn drop(&mut self) {
         self.held.deliveries.fetch_sub(1, Ordering::Relaxed);
-        self.held.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.held
+            .bytes
+            .fetch_sub(*self.bytes.get_mut(), Ordering::Relaxed);
         if self.held.is_relieved() {
             self.held.relieved.notify_waiters();
         }
@@ -110,7 +120,8 @@ mod tests {
         drop(shares);
         let large = held.take(99);
         assert!(!held.is_full());
-        let small = held.take(1);
+        let small = held.take(0);
+        small.add(1);
         assert!(held.is_full());
         drop(small);
         assert!(!held.is_full());

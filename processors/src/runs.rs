@@ -22,7 +22,8 @@ pub(crate) struct Runs {
 struct Inner {
     entries: HashMap<RequestId, Entry>,
     generation: u64,
-    released: bool,
+    /// Raised for what comes later too.
+    raised: u8,
 }
 
 #[derive(Debug)]
@@ -81,7 +82,7 @@ impl Runs {
         let mut inner = self.inner.lock();
         inner.generation += 1;
         let generation = inner.generation;
-        let released = inner.released;
+        let raised = inner.raised;
         let signal = Arc::new(Signal::default());
         let entry = Entry {
             generation,
@@ -105,8 +106,8 @@ impl Runs {
             }
         }
         drop(inner);
-        if released {
-            signal.raise(FENCED | RELEASED);
+        if raised != 0 {
+            signal.raise(raised);
         }
         Some(Hold {
             runs: self.clone(),
@@ -132,19 +133,21 @@ impl Runs {
         }
     }
 
-    /// Keeps everything that has not started from starting.
+    /// Keeps everything that has not started from starting, also what comes later.
     pub(crate) fn fence_all(&self) {
-        for entry in self.inner.lock().entries.values() {
-            entry.signal.raise(FENCED);
-        }
+        self.raise_all(FENCED);
     }
 
     /// Asks every request to be given back, also those that come later.
     pub(crate) fn release_all(&self) {
+        self.raise_all(FENCED | RELEASED);
+    }
+
+    fn raise_all(&self, wishes: u8) {
         let mut inner = self.inner.lock();
-        inner.released = true;
+        inner.raised |= wishes;
         for entry in inner.entries.values() {
-            entry.signal.raise(FENCED | RELEASED);
+            entry.signal.raise(wishes);
         }
     }
 
@@ -199,5 +202,96 @@ impl Hold {
 impl Drop for Hold {
     fn drop(&mut self) {
         self.remove();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use schemas::topic::{ReplyPlace, ReplyTopic};
+
+    use super::*;
+
+    struct Consumer {
+        ledger: Arc<Mutex<Ledger>>,
+        next: i64,
+    }
+
+    impl Consumer {
+        fn new() -> Self {
+            let mut ledger = Ledger::default();
+            ledger.assign(1, SOURCE.partition);
+            Self {
+                ledger: Arc::new(Mutex::new(ledger)),
+                next: 0,
+            }
+        }
+
+        fn delivery(&mut self) -> Completion {
+            let ticket = self.ledger.lock().begin(SOURCE.partition, self.next);
+            self.next += 1;
+            Completion {
+                ledger: Arc::clone(&self.ledger),
+                ticket: ticket.unwrap(),
+            }
+        }
+
+        fn open(&self) -> usize {
+            self.ledger.lock().open()
+        }
+    }
+
+    const SOURCE: Source = Source {
+        lane: Lane::Interactive,
+        partition: 3,
+    };
+
+    fn id() -> RequestId {
+        RequestId::new(ReplyPlace {
+            topic: ReplyTopic::Responses,
+            partition: 0,
+        })
+    }
+
+    #[test]
+    fn a_delivery_that_comes_again_is_completed_with_the_run() {
+        let (runs, mut consumer, id) = (Runs::default(), Consumer::new(), id());
+        let hold = runs.enter(id, SOURCE, consumer.delivery()).unwrap();
+        assert!(hold.start());
+        runs.fence(SOURCE);
+        assert!(runs.enter(id, SOURCE, consumer.delivery()).is_none());
+        assert_eq!(consumer.open(), 2);
+        hold.finish();
+        assert_eq!((consumer.open(), runs.len()), (0, 0));
+    }
+
+    #[test]
+    fn what_was_fenced_off_does_not_start_and_gives_way() {
+        let (runs, mut consumer, id) = (Runs::default(), Consumer::new(), id());
+        let old = runs.enter(id, SOURCE, consumer.delivery()).unwrap();
+        runs.fence(SOURCE);
+        let new = runs.enter(id, SOURCE, consumer.delivery()).unwrap();
+        assert!(!old.start());
+        drop(old);
+        assert!(new.start(), "the old one did not take the new one along");
+        new.finish();
+        assert_eq!(consumer.open(), 1, "the old delivery stays open");
+    }
+
+    #[test]
+    fn nothing_starts_after_the_stop() {
+        let (runs, mut consumer) = (Runs::default(), Consumer::new());
+        let started = runs.enter(id(), SOURCE, consumer.delivery()).unwrap();
+        assert!(started.start());
+        runs.fence_all();
+        assert!(started.start(), "what runs goes on");
+        assert!(
+            !runs
+                .enter(id(), SOURCE, consumer.delivery())
+                .unwrap()
+                .start()
+        );
+        assert!(!started.signal().is_raised(RELEASED));
+        runs.release_all();
+        assert!(started.signal().is_raised(RELEASED));
     }
 }

@@ -78,8 +78,9 @@ pub async fn run(settings: Settings, parts: Parts, stop: CancellationToken) -> R
     let decoder = Decoder::new(codec.clone());
     let runs = Runs::default();
     let work = Arc::new(Work {
+        log: log.clone(),
         channel: Channel {
-            log: log.clone(),
+            log: Arc::new(log.clone()),
             codec,
             pace: Arc::default(),
             metrics: Arc::clone(&metrics),
@@ -98,21 +99,8 @@ pub async fn run(settings: Settings, parts: Parts, stop: CancellationToken) -> R
     let Some(control) = read_control(&work, &stop).await? else {
         return Ok(());
     };
-    let tasks = TaskTracker::new();
-    let loops = TaskTracker::new();
-    let ending = stop.child_token();
-    let drained = CancellationToken::new();
-    let following = loops.spawn(follow_control(
-        Arc::clone(&work),
-        control,
-        drained.clone(),
-        ending.clone(),
-    ));
-
     // 2. Requests, lane by lane.
-    let adopter = Adopter::new(Arc::clone(&work), store, tasks.clone());
-    loops.spawn(Arc::clone(&adopter).run(ending.clone()));
-    let mut workers = Vec::new();
+    let mut consumers = Vec::with_capacity(Lane::ALL.len());
     let options = ConsumeOptions {
         batch_max: (processors.held_max / 8).clamp(1, BATCH_MAX),
     };
@@ -124,6 +112,22 @@ pub async fn run(settings: Settings, parts: Parts, stop: CancellationToken) -> R
                 topic: lane.topic(),
                 source,
             })?;
+        consumers.push((lane, consumer));
+    }
+    let tasks = TaskTracker::new();
+    let loops = TaskTracker::new();
+    let ending = stop.child_token();
+    let drained = CancellationToken::new();
+    let following = loops.spawn(follow_control(
+        Arc::clone(&work),
+        control,
+        drained.clone(),
+        ending.clone(),
+    ));
+    let adopter = Adopter::new(Arc::clone(&work), store, tasks.clone());
+    loops.spawn(Arc::clone(&adopter).run(ending.clone()));
+    let mut workers = Vec::with_capacity(consumers.len());
+    for (lane, consumer) in consumers {
         let worker = Worker {
             lane,
             consumer,
@@ -155,7 +159,7 @@ pub async fn run(settings: Settings, parts: Parts, stop: CancellationToken) -> R
 /// Reads the orders up to now, as soon as the log answers; none when stopped before.
 async fn read_control(work: &Work, stop: &CancellationToken) -> Result<Option<Tail>, Error> {
     loop {
-        let read = cancel::read(&work.channel.log, &work.decoder, &work.cancels);
+        let read = cancel::read(&work.log, &work.decoder, &work.cancels);
         let read = tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(None),

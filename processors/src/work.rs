@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use runtime::log::{AppendError, Delivery, Durability, Place, Record};
+use runtime::log::{AppendError, Delivery, Durability, Log, Place, Record};
 use runtime::objects::Objects;
 use schemas::dead_letter::DeadLetter;
 use schemas::header;
@@ -26,6 +26,8 @@ use crate::runs::{Hold, Runs};
 /// Shared by all requests of a process.
 #[derive(Debug)]
 pub(crate) struct Work {
+    /// The log.
+    pub(crate) log: Log,
     /// Where events go.
     pub(crate) channel: Channel,
     /// Reads records.
@@ -159,7 +161,6 @@ impl Work {
                 value,
             };
             let appended = self
-                .channel
                 .log
                 .append(
                     topic::DEAD_LETTERS,

@@ -74,7 +74,7 @@ impl Worker {
         drained: CancellationToken,
     ) -> Result<(), Error> {
         let lane = self.lane;
-        let single = self.work.channel.log.is_single_process();
+        let single = self.work.log.is_single_process();
         let mut state = Loop {
             worker: self,
             ledger: Arc::default(),
@@ -157,7 +157,7 @@ impl Loop {
                 ledger.assign(epoch, *partition);
             }
         }
-        let log = self.worker.work.channel.log.clone();
+        let log = self.worker.work.log.clone();
         asking.push(Box::pin(ends(
             log,
             self.worker.lane.topic(),
@@ -178,7 +178,7 @@ impl Loop {
             Ok(()) => Ok(()),
             Err(error) if error.is_retryable() => {
                 warn!(%error, "assigned partitions wait for the log");
-                let log = self.worker.work.channel.log.clone();
+                let log = self.worker.work.log.clone();
                 let topic = self.worker.lane.topic();
                 let partitions = ends.partitions.into_iter().map(|(partition, _)| partition);
                 let partitions = partitions.collect();
