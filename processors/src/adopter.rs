@@ -351,13 +351,8 @@ fn spawn(work: &Arc<Work>, tasks: &TaskTracker, open: Open, prior: Option<Prior>
 }
 
 fn task(open: Open, prior: Option<Prior>) -> Task {
-    Task {
-        traceparent: traceparent(&open.delivery),
-        request: open.request,
-        hold: open.hold,
-        share: open.share,
-        prior,
-    }
+    let traceparent = traceparent(&open.delivery);
+    Task::new(open.request, traceparent, open.hold, open.share, prior)
 }
 
 /// Ends a request without another run; with a dead letter when `poison` says why.

@@ -1,12 +1,15 @@
 //! One request from the moment it is in hand to its terminal.
 
 use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::FutureExt;
 use runtime::objects::{Kind, ObjectsError};
 use schemas::event::{Abandoned, Attempt, ErrorBody, Event, Run, Sign, Started, Terminal, Usage};
+use schemas::fold::Fold;
 use schemas::request::{Body, OnTakeover, Request};
 use schemas::time::Timestamp;
 use tokio::time::Instant;
@@ -83,7 +86,21 @@ pub(crate) async fn run(work: Arc<Work>, task: Task) {
         lane = ?request.lane,
     );
     trace::adopt(&span, task.traceparent.as_ref());
-    let finished = Box::pin(finish(&work, &task)).instrument(span).await;
+    let working = AssertUnwindSafe(Box::pin(finish(&work, &task)).instrument(span));
+    let finished = match working.catch_unwind().await {
+        Ok(finished) => finished,
+        Err(_) => {
+            // A fault of ours on this one request: it ends, and the others go on.
+            let text = "the work on it panicked".to_owned();
+            work.set_request_aside(request, Reason::Panicked, text)
+                .await;
+            let mut run = Prior::new(&Fold::default(), request);
+            run.run = *task.run.lock();
+            run.given_up = true;
+            refuse_takeover(&work, &task, &run, ErrorBody::internal()).await;
+            true
+        }
+    };
     let Task { hold, share, .. } = task;
     if finished {
         hold.finish();
@@ -163,6 +180,7 @@ impl Job<'_> {
         } else {
             self.emitter.run()
         };
+        *self.task.run.lock() = run;
         self.emitter.event(Event::Started(Started {
             run,
             attempt: number,

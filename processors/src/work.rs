@@ -4,9 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use runtime::log::{AppendError, Delivery, Durability, Log, Place, Record};
 use runtime::objects::Objects;
 use schemas::dead_letter::DeadLetter;
+use schemas::event::Run;
 use schemas::header;
 use schemas::id::RequestId;
 use schemas::request::Request;
@@ -15,6 +17,7 @@ use schemas::topic;
 use tracing::{error, warn};
 
 use crate::GROUP;
+use crate::adoption::Prior;
 use crate::cancel::Cancels;
 use crate::config::Model;
 use crate::decode::Decoder;
@@ -60,7 +63,30 @@ pub(crate) struct Task {
     /// Its share of the bound.
     pub(crate) share: Share,
     /// The run that is taken over; none when none ever began.
-    pub(crate) prior: Option<crate::adoption::Prior>,
+    pub(crate) prior: Option<Prior>,
+    /// The current run, known also when the work on it comes to grief.
+    pub(crate) run: Mutex<Run>,
+}
+
+impl Task {
+    /// A task for `request` out of the record that brought it.
+    pub(crate) fn new(
+        request: Request,
+        traceparent: Option<Bytes>,
+        hold: Hold,
+        share: Share,
+        prior: Option<Prior>,
+    ) -> Self {
+        let run = prior.as_ref().map_or(Run::NONE, |prior| prior.run);
+        Self {
+            request,
+            traceparent,
+            hold,
+            share,
+            prior,
+            run: Mutex::new(run),
+        }
+    }
 }
 
 /// Why a record was set aside, as a metric's label.
@@ -72,6 +98,8 @@ pub(crate) enum Reason {
     Poison,
     /// Its answer can never be appended.
     Unanswerable,
+    /// The work on it panicked.
+    Panicked,
 }
 
 impl Reason {
@@ -80,6 +108,7 @@ impl Reason {
             Self::Undecodable => "undecodable",
             Self::Poison => "poison",
             Self::Unanswerable => "unanswerable",
+            Self::Panicked => "panicked",
         }
     }
 }

@@ -283,13 +283,7 @@ async fn begin(
         }
     };
     if let Some(hold) = work.runs.enter(request.id, source, completion) {
-        let task = Task {
-            traceparent: traceparent(&delivery),
-            request,
-            hold,
-            share,
-            prior: None,
-        };
+        let task = Task::new(request, traceparent(&delivery), hold, share, None);
         // Its bytes live on in the request.
         drop(delivery);
         request::run(work, task).await;

@@ -152,3 +152,71 @@ async fn a_drain_finishes_what_fits_and_gives_back_the_rest() {
     assert!(!answer.kinds().contains(&"abandoned"), "it was released");
     assert_eq!(upstream.calls(), 3);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_store_knows_as_ended_is_not_called_and_the_rest_is_found_on_the_log() {
+    let rig = Rig::new().await;
+    let upstream = Upstream::start(|_| answer("hi")).await;
+    let (ended, fresh) = (request(false), request(false));
+    rig.submit(&ended).await;
+    rig.submit(&fresh).await;
+    // The results sink has seen the end of the one, and stands at the end of its partition.
+    rig.store_end(&ended).await;
+    let processors = rig.start(settings(&[&upstream.url]));
+    assert_eq!(rig.answer(fresh.id).await.fold.end, Some(End::Completed));
+    assert_eq!(upstream.calls(), 1);
+    processors.kill();
+    // The sink has not seen the end of the other: the log tells it.
+    let processors = rig.start(settings(&[&upstream.url]));
+    let last = rig.submit(&request(false)).await;
+    assert_eq!(rig.answer(last).await.fold.end, Some(End::Completed));
+    assert_eq!(upstream.calls(), 2);
+    processors.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_took_down_too_many_processes_is_set_aside() {
+    let rig = Rig::new().await;
+    let upstream = Upstream::start(|_| answer("no")).await;
+    let poison = request(false);
+    rig.submit(&poison).await;
+    rig.start_elsewhere(&poison, 6).await;
+    let _processors = rig.start(settings(&[&upstream.url]));
+    let answer = rig.answer(poison.id).await;
+    assert_eq!(answer.fold.end, Some(End::Failed));
+    assert_eq!(answer.code(), "run_lost");
+    let letter = rig.dead_letter().await;
+    assert_eq!(letter.id, Some(poison.id));
+    assert_eq!(upstream.calls(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_took_down_some_processes_runs_alone() {
+    let rig = Rig::new().await;
+    let mut upstream = Upstream::start(|call| {
+        if call.number == 1 {
+            vec![Act::Pause(Duration::from_millis(300)), Act::Close]
+        } else {
+            answer("hi")
+        }
+    })
+    .await;
+    let suspects = [request(false), request(false)];
+    for suspect in &suspects {
+        rig.submit(suspect).await;
+        rig.start_elsewhere(suspect, 2).await;
+    }
+    let mut settings = settings(&[&upstream.url]);
+    settings.models[0].attempts_max = 1;
+    let _processors = rig.start(settings);
+    upstream.call().await;
+    // While the one is alone, others than suspects go on.
+    let other = rig.submit(&request(false)).await;
+    assert_eq!(rig.answer(other).await.fold.end, Some(End::Completed));
+    assert_eq!(upstream.calls(), 2, "the other suspect waits");
+    for suspect in &suspects {
+        let answer = rig.answer(suspect.id).await;
+        assert_eq!(answer.terminal().run.number, 3);
+    }
+    assert_eq!(upstream.calls(), 3);
+}

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use runtime::log::Record;
-use schemas::dead_letter::DeadLetter;
 use schemas::event::Run;
 use schemas::fold::End;
 use schemas::time::Timestamp;
@@ -262,9 +261,7 @@ async fn what_nobody_can_read_is_set_aside_and_the_rest_flows() {
         .await;
     let answer = rig.answer(rig.submit(&request(false)).await).await;
     assert_eq!(answer.fold.end, Some(End::Completed));
-    let mut tail = rig.log.tail(topic::DEAD_LETTERS, 0, 0).await.unwrap();
-    let letter = tail.recv().await.unwrap().remove(0);
-    let letter: DeadLetter = rig.codec.decode(&letter.record.value).await.unwrap();
+    let letter = rig.dead_letter().await;
     assert_eq!(letter.value, record.value);
     assert_eq!(letter.topic, topic::REQUESTS_INTERACTIVE);
     assert_eq!(letter.group, processors::GROUP);

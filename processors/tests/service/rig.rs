@@ -11,9 +11,11 @@ use runtime::config::{self, Deployment, KeySource, Model, Provider, ProviderKind
 use runtime::log::{self, Durability, Log, Place, Record};
 use runtime::objects::Objects;
 use runtime::store::Store;
+use runtime::store::results::{Advance, ResultRow, Status};
 use runtime::telemetry::Readiness;
 use schemas::control::Cancel;
-use schemas::event::{Event, EventRecord, Terminal};
+use schemas::dead_letter::DeadLetter;
+use schemas::event::{Event, EventRecord, Run, Started, Terminal};
 use schemas::fold::{Fold, Step};
 use schemas::header;
 use schemas::id::RequestId;
@@ -120,6 +122,91 @@ impl Rig {
             value: self.codec.encode(&cancel).unwrap(),
         };
         self.append(topic::CONTROL, record).await;
+    }
+
+    /// The results sink records the end of a request and stands at the end of its partition.
+    pub async fn store_end(&self, request: &Request) {
+        let row = ResultRow {
+            id: request.id,
+            tenant: request.tenant.clone(),
+            key_id: request.key_id.clone(),
+            endpoint: request.endpoint,
+            model: request.model.clone(),
+            lane: request.lane,
+            stream: None,
+            status: Status::Completed,
+            accepted_at: request.accepted_at,
+            deadline: None,
+            started_at: Some(request.accepted_at),
+            finished_at: Some(request.accepted_at),
+            run: Run {
+                number: 1,
+                nonce: 1,
+            },
+            attempt: 1,
+            next_sequence: 0,
+            given_up: false,
+            http_status: Some(200),
+            error: None,
+            usage: None,
+            cost_nanos: None,
+            deployment: None,
+            config_version: None,
+            attempts: Vec::new(),
+            answer: None,
+            partial: false,
+            request_body: None,
+        };
+        let place = request.id.reply();
+        let advance = Advance {
+            topic: place.topic.topic().to_owned(),
+            partition: place.partition,
+            expected: None,
+            next: 0,
+        };
+        let (rows, advances) = ([row], [advance]);
+        let stored = self.store.apply_results("results", &[], &rows, &advances);
+        stored.await.unwrap();
+    }
+
+    /// Another process has started run `number` of a request, and is gone.
+    pub async fn start_elsewhere(&self, request: &Request, number: i32) {
+        let record = EventRecord {
+            id: request.id,
+            tenant: request.tenant.clone(),
+            key_id: request.key_id.clone(),
+            endpoint: request.endpoint,
+            model: request.model.clone(),
+            lane: request.lane,
+            accepted_at: request.accepted_at,
+            shadow_of: None,
+            events: vec![Event::Started(Started {
+                run: Run { number, nonce: 1 },
+                attempt: 1,
+                deployment: "p0/m0".into(),
+                config_version: "v".into(),
+                at: Timestamp::now(),
+                continues_from: None,
+            })],
+        };
+        let id = Bytes::from(request.id.to_string());
+        let record = Record {
+            key: id.clone(),
+            headers: vec![(header::REQUEST_ID.into(), id)],
+            value: self.codec.encode(&record).unwrap(),
+        };
+        let place = request.id.reply();
+        let topic = place.topic.topic();
+        let place = Place::Partition(place.partition);
+        let append = self.log.append(topic, place, record, Durability::Durable);
+        append.await.unwrap();
+    }
+
+    /// The first record that was set aside.
+    pub async fn dead_letter(&self) -> DeadLetter {
+        let mut tail = self.log.tail(topic::DEAD_LETTERS, 0, 0).await.unwrap();
+        let letter = tail.recv().await.unwrap().remove(0);
+        self.codec.decode(&letter.record.value).await.unwrap()
     }
 
     /// Every event of a request up to its terminal, record by record.
