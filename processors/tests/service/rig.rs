@@ -26,23 +26,23 @@ use secrecy::SecretString;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-pub struct Rig {
-    pub log: Log,
-    pub codec: Codec,
-    pub objects: Objects,
-    pub store: Store,
-    pub folder: tempfile::TempDir,
+pub(crate) struct Rig {
+    pub(crate) log: Log,
+    pub(crate) codec: Codec,
+    pub(crate) objects: Objects,
+    pub(crate) store: Store,
+    pub(crate) folder: tempfile::TempDir,
 }
 
 /// Processors at work in a runtime of their own, so that they can be killed.
-pub struct Processors {
+pub(crate) struct Processors {
     runtime: Option<tokio::runtime::Runtime>,
     stop: CancellationToken,
     outcome: Option<JoinHandle<Result<(), processors::Error>>>,
 }
 
 impl Rig {
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let log = Log::open(&log::Settings::Embedded(log::embedded::Settings {
             folder: folder.path().join("log"),
@@ -67,7 +67,7 @@ impl Rig {
         }
     }
 
-    pub fn start(&self, settings: Settings) -> Processors {
+    pub(crate) fn start(&self, settings: Settings) -> Processors {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -89,7 +89,7 @@ impl Rig {
         }
     }
 
-    pub async fn submit(&self, request: &Request) -> RequestId {
+    pub(crate) async fn submit(&self, request: &Request) -> RequestId {
         let record = Record {
             key: Bytes::from(request.id.to_string()),
             headers: vec![(
@@ -102,14 +102,14 @@ impl Rig {
         request.id
     }
 
-    pub async fn append(&self, topic: &str, record: Record) {
+    pub(crate) async fn append(&self, topic: &str, record: Record) {
         self.log
             .append(topic, Place::ByKey, record, Durability::Durable)
             .await
             .unwrap();
     }
 
-    pub async fn cancel(&self, request: &Request) {
+    pub(crate) async fn cancel(&self, request: &Request) {
         let cancel = Cancel {
             id: request.id,
             reason: "client disconnected".into(),
@@ -125,7 +125,7 @@ impl Rig {
     }
 
     /// The results sink records the end of a request and stands at the end of its partition.
-    pub async fn store_end(&self, request: &Request) {
+    pub(crate) async fn store_end(&self, request: &Request) {
         let row = ResultRow {
             id: request.id,
             tenant: request.tenant.clone(),
@@ -170,7 +170,7 @@ impl Rig {
     }
 
     /// Another process has started run `number` of a request, and is gone.
-    pub async fn start_elsewhere(&self, request: &Request, number: i32) {
+    pub(crate) async fn start_elsewhere(&self, request: &Request, number: i32) {
         let record = EventRecord {
             id: request.id,
             tenant: request.tenant.clone(),
@@ -203,14 +203,14 @@ impl Rig {
     }
 
     /// The first record that was set aside.
-    pub async fn dead_letter(&self) -> DeadLetter {
+    pub(crate) async fn dead_letter(&self) -> DeadLetter {
         let mut tail = self.log.tail(topic::DEAD_LETTERS, 0, 0).await.unwrap();
         let letter = tail.recv().await.unwrap().remove(0);
         self.codec.decode(&letter.record.value).await.unwrap()
     }
 
     /// Every event of a request up to its terminal, record by record.
-    pub async fn answer(&self, id: RequestId) -> Answer {
+    pub(crate) async fn answer(&self, id: RequestId) -> Answer {
         tokio::time::timeout(
             Duration::from_secs(20),
             self.read(id, |fold, _| fold.end.is_some()),
@@ -220,7 +220,7 @@ impl Rig {
     }
 
     /// The events of a request until `enough`.
-    pub async fn until(&self, id: RequestId, enough: impl Fn(&Event) -> bool) -> Answer {
+    pub(crate) async fn until(&self, id: RequestId, enough: impl Fn(&Event) -> bool) -> Answer {
         tokio::time::timeout(
             Duration::from_secs(20),
             self.read(id, |_, event| enough(event)),
@@ -284,32 +284,32 @@ fn objects(folder: &Path) -> Objects {
 
 /// What was read of a request.
 #[derive(Debug, Default)]
-pub struct Answer {
-    pub records: Vec<Vec<Event>>,
-    pub frames: Vec<String>,
-    pub fold: Fold,
-    pub terminal: Option<Terminal>,
+pub(crate) struct Answer {
+    pub(crate) records: Vec<Vec<Event>>,
+    pub(crate) frames: Vec<String>,
+    pub(crate) fold: Fold,
+    pub(crate) terminal: Option<Terminal>,
 }
 
 impl Answer {
-    pub fn terminal(&self) -> &Terminal {
+    pub(crate) fn terminal(&self) -> &Terminal {
         self.terminal.as_ref().expect("a terminal")
     }
 
-    pub fn body(&self) -> serde_json::Value {
+    pub(crate) fn body(&self) -> serde_json::Value {
         match self.terminal().body.as_ref().expect("a body") {
             Body::Inline(bytes) => serde_json::from_slice(bytes).unwrap(),
             Body::Claim(_) => panic!("a large body"),
         }
     }
 
-    pub fn code(&self) -> &str {
+    pub(crate) fn code(&self) -> &str {
         let error = self.terminal().error.as_ref().expect("an error");
         error.code.as_deref().expect("a code")
     }
 
     /// The kinds of events, as one word each.
-    pub fn kinds(&self) -> Vec<&'static str> {
+    pub(crate) fn kinds(&self) -> Vec<&'static str> {
         let events = self.records.iter().flatten();
         events
             .map(|event| match event {
@@ -328,7 +328,7 @@ impl Answer {
             .collect()
     }
 
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let text = |frame: &String| {
             let frame: serde_json::Value = serde_json::from_str(frame).unwrap();
             let content = frame["choices"][0]["delta"]["content"].as_str();
@@ -340,14 +340,14 @@ impl Answer {
 
 impl Processors {
     /// As SIGTERM.
-    pub async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         self.stop.cancel();
         self.outcome.take().unwrap().await.unwrap().unwrap();
         self.end();
     }
 
     /// As `kill -9`: no task runs on.
-    pub fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.end();
     }
 
@@ -366,11 +366,11 @@ impl Drop for Processors {
     }
 }
 
-pub const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-pub const KEY: &str = "sk-very-secret-key-of-the-provider-1";
+pub(crate) const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+pub(crate) const KEY: &str = "sk-very-secret-key-of-the-provider-1";
 
 /// Settings with one model, `m`, over providers at `urls`.
-pub fn settings(urls: &[&str]) -> Settings {
+pub(crate) fn settings(urls: &[&str]) -> Settings {
     let timeouts = Timeouts {
         connect: Duration::from_secs(1),
         first_token: Duration::from_millis(400),
@@ -412,7 +412,7 @@ pub fn settings(urls: &[&str]) -> Settings {
 }
 
 /// A request for model `m`.
-pub fn request(stream: bool) -> Request {
+pub(crate) fn request(stream: bool) -> Request {
     let now = Timestamp::now();
     let body = serde_json::json!({
         "model": "m", "stream": stream, "messages": [{"role": "user", "content": "hello"}],

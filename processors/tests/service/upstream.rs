@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
 /// What the provider does, in order, for one call.
-pub enum Act {
+pub(crate) enum Act {
     Send(String),
     Pause(Duration),
     /// Waits until the client closes the connection.
@@ -20,23 +20,23 @@ pub enum Act {
 
 /// A call as it came.
 #[derive(Debug, Clone)]
-pub struct Call {
-    pub number: usize,
-    pub head: String,
-    pub body: serde_json::Value,
+pub(crate) struct Call {
+    pub(crate) number: usize,
+    pub(crate) head: String,
+    pub(crate) body: serde_json::Value,
 }
 
 type Script = dyn Fn(&Call) -> Vec<Act> + Send + Sync;
 
-pub struct Upstream {
-    pub url: String,
+pub(crate) struct Upstream {
+    pub(crate) url: String,
     calls: Arc<AtomicUsize>,
     seen: mpsc::Receiver<Call>,
     closed: mpsc::Receiver<Instant>,
 }
 
 impl Upstream {
-    pub async fn start(script: impl Fn(&Call) -> Vec<Act> + Send + Sync + 'static) -> Self {
+    pub(crate) async fn start(script: impl Fn(&Call) -> Vec<Act> + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/v1", listener.local_addr().unwrap());
         let calls = Arc::new(AtomicUsize::new(0));
@@ -66,12 +66,12 @@ impl Upstream {
         }
     }
 
-    pub fn calls(&self) -> usize {
+    pub(crate) fn calls(&self) -> usize {
         self.calls.load(Ordering::SeqCst)
     }
 
     /// The next call that came.
-    pub async fn call(&mut self) -> Call {
+    pub(crate) async fn call(&mut self) -> Call {
         tokio::time::timeout(Duration::from_secs(10), self.seen.recv())
             .await
             .expect("a call")
@@ -79,7 +79,7 @@ impl Upstream {
     }
 
     /// When the client closed a connection that hung.
-    pub async fn closed(&mut self) -> Instant {
+    pub(crate) async fn closed(&mut self) -> Instant {
         tokio::time::timeout(Duration::from_secs(10), self.closed.recv())
             .await
             .expect("a closed connection")
@@ -154,7 +154,7 @@ impl Connection {
 }
 
 /// A response with a body.
-pub fn response(status: u16, content_type: &str, headers: &str, body: &str) -> Act {
+pub(crate) fn response(status: u16, content_type: &str, headers: &str, body: &str) -> Act {
     let length = body.len();
     Act::Send(format!(
         "HTTP/1.1 {status} X\r\ncontent-type: {content_type}\r\ncontent-length: {length}\r\n{headers}\r\n{body}"
@@ -162,7 +162,7 @@ pub fn response(status: u16, content_type: &str, headers: &str, body: &str) -> A
 }
 
 /// A whole answer.
-pub fn answer(text: &str) -> Vec<Act> {
+pub(crate) fn answer(text: &str) -> Vec<Act> {
     let body = serde_json::json!({
         "id": "up-1", "object": "chat.completion", "created": 1, "model": "served-1",
         "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}],
@@ -172,17 +172,17 @@ pub fn answer(text: &str) -> Vec<Act> {
 }
 
 /// The head of a stream whose end is the end of the connection.
-pub fn stream_head() -> Act {
+pub(crate) fn stream_head() -> Act {
     Act::Send(
         "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n".into(),
     )
 }
 
-pub fn event(data: &str) -> Act {
+pub(crate) fn event(data: &str) -> Act {
     Act::Send(format!("data: {data}\n\n"))
 }
 
-pub fn token(text: &str) -> Act {
+pub(crate) fn token(text: &str) -> Act {
     let chunk = serde_json::json!({
         "id": "up-1", "object": "chat.completion.chunk", "created": 1, "model": "served-1",
         "choices": [{"index": 0, "delta": {"content": text}, "finish_reason": null}],
@@ -190,16 +190,16 @@ pub fn token(text: &str) -> Act {
     event(&chunk.to_string())
 }
 
-pub fn finish() -> Act {
+pub(crate) fn finish() -> Act {
     event(r#"{"id":"up-1","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#)
 }
 
-pub fn usage() -> Act {
+pub(crate) fn usage() -> Act {
     event(
         r#"{"id":"up-1","choices":[],"usage":{"prompt_tokens":7,"completion_tokens":2,"total_tokens":9}}"#,
     )
 }
 
-pub fn done() -> Act {
+pub(crate) fn done() -> Act {
     event("[DONE]")
 }
