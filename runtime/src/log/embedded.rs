@@ -1,49 +1,57 @@
-//! The log on local disk, for one process.
+//! The log on local disk, for one process: one journal, shared by all partitions.
 //!
-//! All partitions share one journal in segments; one thread commits. It takes everything that is queued, writes it with
-//! one call, shows the *buffered* records, and when any record is *durable* syncs once and shows the rest
-//! (group commit). Consumers at the head are served from memory and woken at once; others read segments through an index.
+//! ```text
+//! append ──▶ queue ──▶ committer (thread): encode, one write, one fdatasync ──▶ partitions ──▶ consumers, tails
+//!                                      │                                          (newest records in memory)
+//!                                      ▼
+//!                                  segments ◀── keeper (thread): seals, deletes what is past its time
+//! ```
+//! - `storage`: the seam to the folder. `frame`: a record as bytes. `segment`: a file of frames and its index.
+//! - `open`: what is found in the folder, and what an unclean end means for it.
+//! - `committer`: the only writer. `keeper`: everything that need not be done before an append resolves.
+//! - `partition`, `catalog`: what readers see. `reader`: consumers and tails.
 //!
-//! # What survives
-//! - A durable record is acknowledged and shown after the sync. A buffered one survives `kill -9`, not a power cut.
-//! - After an unclean end the next offset of every partition jumps to the next *incarnation*, `incarnation << 40`, so that a
-//!   position once handed out is never used for another record. A torn tail is cut off.
-//! - When a write or a sync fails, the log closes for writing: waiting appends fail, new ones fail at once. Everything that was shown since
-//!   the last good sync is kept in memory and written again to a new segment before the log opens again (a failed sync may have
-//!   dropped it from the system's cache); the old segment is cut off at its last good sync.
-//! - Nothing is deleted that a registered consumer group has not read. Past `bytes_max` what all have read goes first, whatever its age; when nothing
-//!   may go, appends are refused.
+//! Why it is built so, and what happens when a write or a sync fails: `docs/adr/0001-embedded-log-storage.md`.
 
+mod catalog;
 mod committer;
-mod entry;
+#[cfg(test)]
+mod faults;
+mod frame;
+mod keeper;
+mod open;
 mod partition;
+mod queue;
 mod reader;
-mod recovery;
 mod segment;
-mod state;
-pub(in crate::log) mod storage;
-
+mod storage;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
 use schemas::topic::Topic;
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
 use super::{
     AppendError, ConsumeOptions, Durability, Health, LogError, Place, Position, Record, Watermarks,
 };
-use committer::{Committer, Pending, Queue};
-use partition::Partition;
-use state::State;
-use storage::Storage;
+use catalog::{Catalog, Stored};
+use frame::{Commit, Slot};
+use queue::{Queue, Work};
+use segment::{Groups, Segment};
+use storage::{Disk, Storage};
 
 pub(super) use reader::{Consumer, Tail};
+
+/// Largest frame, as Kafka's `message.max.bytes`.
+const RECORD_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Where and how the embedded log keeps its records.
 #[derive(Debug, Clone)]
@@ -54,152 +62,140 @@ pub struct Settings {
     pub bytes_max: u64,
 }
 
-/// Largest record, as on Kafka.
-const RECORD_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// What tests set smaller.
+#[derive(Debug, Clone)]
+struct Tuning {
+    /// Most bytes kept on disk.
+    bytes_max: u64,
+    /// A segment is sealed once the next batch would make it larger.
+    segment_bytes: u64,
+    /// Bytes of the newest records kept in memory for readers at the head.
+    memory_bytes: usize,
+    /// Counter-proof: resolves and shows durable appends before the sync.
+    #[cfg(test)]
+    acknowledge_before_sync: bool,
+}
 
-/// Handle on an embedded log.
+impl Tuning {
+    fn new(bytes_max: u64) -> Self {
+        const MIB: u64 = 1024 * 1024;
+        Self {
+            bytes_max,
+            // Space comes back a segment at a time, so a small log has small ones.
+            segment_bytes: (bytes_max / 16).clamp(MIB, 64 * MIB),
+            memory_bytes: 16 * 1024 * 1024,
+            #[cfg(test)]
+            acknowledge_before_sync: false,
+        }
+    }
+}
+
+/// Handle on an embedded log; clones share it. The last one dropped closes it.
 #[derive(Debug, Clone)]
 pub(super) struct Embedded {
-    shared: Arc<Shared>,
+    owner: Arc<Owner>,
 }
 
-/// What appenders, readers and the committer share.
+/// What committer, keeper and readers share.
 #[derive(Debug)]
 struct Shared {
-    settings: Settings,
-    topics: RwLock<HashMap<String, TopicState>>,
+    storage: Arc<dyn Storage>,
+    tuning: Tuning,
+    /// Where partitions made in this incarnation begin.
+    first_offset: i64,
+    stored: Mutex<Stored>,
+    catalog: ArcSwap<Catalog>,
+    /// Oldest first; the last one may be in writing.
+    segments: RwLock<Vec<Arc<Segment>>>,
+    /// Bytes of all segments.
+    used: AtomicU64,
+    /// Set when an append was refused because of `bytes_max`; the keeper takes it back.
+    full: AtomicBool,
+    groups: Mutex<Groups>,
+    members: Mutex<BTreeSet<(String, String)>>,
     queue: Queue,
+    keeper: keeper::Signal,
     health: watch::Sender<Health>,
-    state: Mutex<State>,
-    /// Groups with a live member, by group and topic: one each.
-    members: Mutex<std::collections::HashSet<(String, String)>>,
-    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
-    /// Held for the life of the log; the lock goes with the file.
-    _lock: std::fs::File,
+    /// True once the committer has ended.
+    ended: watch::Sender<bool>,
 }
 
-/// A topic that is in use.
-#[derive(Debug, Clone)]
-struct TopicState {
-    name: Arc<str>,
-    retention: Duration,
-    partitions: Vec<Arc<Partition>>,
-    /// Notified after records of any partition were shown.
-    shown: Arc<Notify>,
+#[derive(Debug)]
+struct Owner {
+    shared: Arc<Shared>,
+    committer: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.shared.queue.close();
+        // The folder can be opened again when this returns. It waits for one commit at most.
+        if let Some(thread) = self.committer.lock().take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the log's committer had panicked");
+        }
+    }
 }
 
 impl Embedded {
+    /// Opens the log in the folder of `settings`.
     pub(super) async fn open(settings: &Settings) -> Result<Self, LogError> {
-        Self::open_on(settings, Arc::new(storage::Disk)).await
-    }
-
-    /// Opens on other storage than the disk: tests inject faults there.
-    pub(super) async fn open_on(
-        settings: &Settings,
-        storage: Arc<dyn Storage>,
-    ) -> Result<Self, LogError> {
         let settings = settings.clone();
-        let opened =
-            tokio::task::spawn_blocking(move || Self::open_blocking(settings, storage)).await;
-        opened.unwrap_or_else(|_| Err(fatal("the runtime is shutting down")))
+        let open = move || {
+            let storage = Disk::open(&settings.folder).map_err(|error| LogError::Fatal {
+                reason: format!("folder {}: {error}", settings.folder.display()),
+            })?;
+            Self::on(Arc::new(storage), Tuning::new(settings.bytes_max))
+        };
+        tokio::task::spawn_blocking(open).await.unwrap_or_else(|_| {
+            Err(LogError::Fatal {
+                reason: "the runtime is shutting down".to_owned(),
+            })
+        })
     }
 
-    fn open_blocking(settings: Settings, storage: Arc<dyn Storage>) -> Result<Self, LogError> {
-        let folder = settings.folder.clone();
-        let cannot =
-            |error: std::io::Error| fatal(&format!("folder {}: {error}", folder.display()));
-        std::fs::create_dir_all(&settings.folder).map_err(cannot)?;
-        let lock = std::fs::File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(settings.folder.join("lock"))
-            .map_err(cannot)?;
-        if lock.try_lock().is_err() {
-            return Err(fatal(&format!(
-                "folder {} is in use by another process: stop it, or set another data_dir",
-                settings.folder.display()
-            )));
-        }
-        let recovered = recovery::recover(&settings.folder, &*storage).map_err(cannot)?;
-        let shared = Arc::new(Shared {
-            settings,
-            topics: RwLock::default(),
-            queue: Queue::default(),
-            health: watch::Sender::new(Health::Up),
-            state: Mutex::new(recovered.state),
-            members: Mutex::default(),
-            thread: Mutex::default(),
-            _lock: lock,
-        });
+    fn on(storage: Arc<dyn Storage>, tuning: Tuning) -> Result<Self, LogError> {
+        let (shared, number) = open::open(storage, tuning).map_err(|error| LogError::Fatal {
+            reason: format!("log folder: {error}"),
+        })?;
+        let shared = Arc::new(shared);
         let committer =
-            Committer::new(shared.clone(), storage, recovered.journal).map_err(cannot)?;
-        let thread = std::thread::Builder::new()
-            .name("log-committer".into())
-            .spawn(move || committer.run())
-            .map_err(cannot)?;
-        *shared.thread.lock() = Some(thread);
-        Ok(Self { shared })
+            committer::start(shared.clone(), number).map_err(|error| LogError::Fatal {
+                reason: format!("no thread for the log: {error}"),
+            })?;
+        Ok(Self {
+            owner: Arc::new(Owner {
+                shared,
+                committer: Mutex::new(Some(committer)),
+            }),
+        })
     }
 
-    pub(super) fn ensure_topics(&self, topics: &[Topic]) -> Result<(), LogError> {
-        let shared = &self.shared;
-        let mut known = shared.topics.write();
-        let mut state = shared.state.lock();
-        for topic in topics {
-            if known.contains_key(topic.name) {
-                continue;
-            }
-            let kept = state.topic(topic.name, topic.partitions_embedded);
-            if kept.partitions != topic.partitions_embedded {
-                return Err(LogError::TopicDoesNotFit {
-                    topic: topic.name.to_owned(),
-                    fault: format!(
-                        "it has {} partitions, this program wants {}",
-                        kept.partitions, topic.partitions_embedded
-                    ),
-                    remedy: "start with an empty data_dir".to_owned(),
-                });
-            }
-            let id = kept.id;
-            let name: Arc<str> = topic.name.into();
-            let shown = Arc::new(Notify::new());
-            let partitions = (0..topic.partitions_embedded)
-                .map(|number| {
-                    let recovered = state.take_recovered(id, number);
-                    Arc::new(Partition::new(&name, id, number, recovered, shown.clone()))
+    fn shared(&self) -> &Arc<Shared> {
+        &self.owner.shared
+    }
+
+    /// Creates missing topics and takes over changed retentions.
+    pub(super) async fn ensure_topics(&self, topics: &[Topic]) -> Result<(), LogError> {
+        let (shared, topics) = (self.shared().clone(), topics.to_vec());
+        let ensure = move || shared.ensure_topics(&topics);
+        tokio::task::spawn_blocking(ensure)
+            .await
+            .unwrap_or_else(|_| {
+                Err(LogError::Fatal {
+                    reason: "the runtime is shutting down".to_owned(),
                 })
-                .collect();
-            let topic_state = TopicState {
-                name,
-                retention: topic.retention,
-                partitions,
-                shown,
-            };
-            known.insert(topic.name.to_owned(), topic_state);
-        }
-        state
-            .save_topics(&shared.settings.folder)
-            .map_err(|error| fatal(&format!("the list of topics cannot be written: {error}")))
-    }
-
-    fn topic(&self, topic: &str) -> Option<TopicState> {
-        self.shared.topics.read().get(topic).cloned()
-    }
-
-    fn partition(&self, topic: &str, partition: i32) -> Result<Arc<Partition>, LogError> {
-        let topics = self.shared.topics.read();
-        usize::try_from(partition)
-            .ok()
-            .and_then(|number| topics.get(topic)?.partitions.get(number).cloned())
-            .ok_or_else(|| fatal(&format!("no partition {partition} of topic {topic}")))
+            })
     }
 
     pub(super) fn partitions(&self, topic: &str) -> i32 {
-        let topics = self.shared.topics.read();
-        topics.get(topic).map_or(0, |topic| {
-            i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX)
-        })
+        self.shared()
+            .catalog
+            .load()
+            .topics
+            .get(topic)
+            .map_or(0, |topic| i32::from(topic.partitions))
     }
 
     pub(super) async fn append(
@@ -209,109 +205,140 @@ impl Embedded {
         record: Record,
         durability: Durability,
     ) -> Result<Position, AppendError> {
-        let bytes = record.key.len() + record.value.len();
-        if bytes > RECORD_BYTES_MAX {
+        let slot = self.place(topic, place, &record.key)?;
+        let bytes = frame::size(&record);
+        if bytes > RECORD_BYTES_MAX || !frame::fits(&record) {
             return Err(AppendError::TooLarge {
                 bytes,
                 bytes_max: RECORD_BYTES_MAX,
             });
         }
-        let partition = {
-            let topics = self.shared.topics.read();
-            let partitions = topics.get(topic).map(|topic| topic.partitions.as_slice());
-            let partitions = partitions.unwrap_or_default();
-            let number = match place {
-                Place::ByKey if partitions.is_empty() => None,
-                Place::ByKey => Some(partition_of(&record.key, partitions.len())),
-                Place::Partition(number) => usize::try_from(number).ok(),
-            };
-            number
-                .and_then(|number| partitions.get(number).cloned())
-                .ok_or_else(|| AppendError::NoSuchPlace {
-                    topic: topic.into(),
-                    partition: place,
-                })?
-        };
-        let (done, waiting) = oneshot::channel();
-        self.shared.queue.push(Pending {
-            partition,
+        let (reply, answer) = oneshot::channel();
+        let work = Work::Append {
+            slot,
             record,
             durability,
-            done,
-        })?;
-        waiting.await.unwrap_or_else(|_| Err(closed()))
+            reply,
+        };
+        let queued = std::time::Instant::now();
+        self.shared()
+            .queue
+            .push(work, bytes)
+            .map_err(|reason| AppendError::Unavailable { reason })?;
+        answer.await.unwrap_or_else(|_| {
+            Err(AppendError::Unknown {
+                waited: queued.elapsed(),
+            })
+        })
+    }
+
+    fn place(&self, topic: &str, place: Place, key: &[u8]) -> Result<Slot, AppendError> {
+        let catalog = self.shared().catalog.load();
+        let slot = catalog.topics.get(topic).and_then(|topic| match place {
+            Place::ByKey => topic.slot(super::place::by_key(key, i32::from(topic.partitions))),
+            Place::Partition(partition) => topic.slot(partition),
+        });
+        slot.ok_or_else(|| AppendError::NoSuchPlace {
+            topic: topic.into(),
+            partition: place,
+        })
     }
 
     pub(super) fn health(&self) -> watch::Receiver<Health> {
-        self.shared.health.subscribe()
+        self.shared().health.subscribe()
     }
 
-    pub(super) fn consume(
+    pub(super) async fn consume(
         &self,
         group: &str,
         topic: &str,
         options: ConsumeOptions,
     ) -> Result<Consumer, LogError> {
-        Consumer::join(self.clone(), group, topic, options)
+        Consumer::join(self, group, topic, options).await
     }
 
     pub(super) fn tail(&self, topic: &str, partition: i32, offset: i64) -> Result<Tail, LogError> {
-        Tail::open(self.partition(topic, partition)?, offset)
+        Tail::open(self, topic, partition, offset)
     }
 
     pub(super) fn watermarks(&self, topic: &str, partition: i32) -> Result<Watermarks, LogError> {
-        Ok(self.partition(topic, partition)?.watermarks())
+        let catalog = self.shared().catalog.load();
+        let slot = catalog
+            .topics
+            .get(topic)
+            .and_then(|topic| topic.slot(partition));
+        slot.and_then(|slot| catalog.partitions.get(usize::from(slot)))
+            .map(|partition| partition.watermarks())
+            .ok_or_else(|| no_such_partition(topic, partition))
     }
 
     pub(super) async fn close(&self, grace: Duration) {
-        self.shared.queue.close();
-        let Some(thread) = self.shared.thread.lock().take() else {
-            return;
-        };
-        let joined = tokio::task::spawn_blocking(move || thread.join().is_ok());
-        if !matches!(tokio::time::timeout(grace, joined).await, Ok(Ok(true))) {
-            tracing::warn!(
-                "the log was not closed cleanly; it will be recovered at the next start"
-            );
+        let shared = self.shared();
+        let mut ended = shared.ended.subscribe();
+        shared.queue.close();
+        match tokio::time::timeout(grace, ended.wait_for(|ended| *ended)).await {
+            Ok(_) => {}
+            Err(_) => tracing::warn!("the log was still writing when the grace period ended"),
         }
     }
 }
 
-/// The partition that Kafka's Java client would choose: murmur2 of the key.
-fn partition_of(key: &[u8], partitions: usize) -> usize {
-    let positive = usize::try_from(murmur2(key) & 0x7fff_ffff).unwrap_or(0);
-    positive % partitions.max(1)
+impl Shared {
+    fn ensure_topics(&self, topics: &[Topic]) -> Result<(), LogError> {
+        let mut stored = self.stored.lock();
+        let mut wanted = stored.clone();
+        wanted.merge(topics)?;
+        if wanted != *stored {
+            wanted
+                .save(&*self.storage)
+                .map_err(|error| LogError::Unavailable {
+                    reason: format!("the catalog could not be written: {error}"),
+                })?;
+            let catalog = Catalog::new(&wanted, &self.catalog.load(), self.first_offset);
+            self.catalog.store(Arc::new(catalog));
+            *stored = wanted;
+        }
+        Ok(())
+    }
+
+    /// Stores positions of a group; resolves once they survive `kill -9`.
+    async fn commit(&self, group: &str, next: BTreeMap<Slot, i64>) -> Result<(), LogError> {
+        let (reply, answer) = oneshot::channel();
+        let work = Work::Commit {
+            commit: Commit {
+                group: group.to_owned(),
+                next,
+            },
+            reply,
+        };
+        let unavailable = |reason: &str| LogError::Unavailable {
+            reason: reason.to_owned(),
+        };
+        self.queue
+            .push(work, 256)
+            .map_err(|reason| unavailable(&reason))?;
+        match answer.await {
+            Ok(outcome) => outcome.map_err(|reason| unavailable(&reason)),
+            Err(_) => Err(unavailable("the log was closed")),
+        }
+    }
+
+    /// State of all slots and groups now.
+    fn snapshot(&self) -> segment::Snapshot {
+        let catalog = self.catalog.load();
+        segment::Snapshot {
+            next: catalog
+                .partitions
+                .iter()
+                .map(|partition| partition.watermarks().high)
+                .collect(),
+            groups: self.groups.lock().clone(),
+        }
+    }
 }
 
-/// Austin Appleby's MurmurHash2 with Kafka's seed (`org.apache.kafka.common.utils.Utils#murmur2`).
-fn murmur2(data: &[u8]) -> u32 {
-    const M: u32 = 0x5bd1_e995;
-    let mut hash = 0x9747_b28c ^ u32::try_from(data.len()).unwrap_or(u32::MAX);
-    let mut words = data.chunks_exact(4);
-    for word in &mut words {
-        let mut k = u32::from_le_bytes([word[0], word[1], word[2], word[3]]).wrapping_mul(M);
-        k = (k ^ (k >> 24)).wrapping_mul(M);
-        hash = hash.wrapping_mul(M) ^ k;
-    }
-    let rest = words.remainder();
-    for (place, byte) in rest.iter().enumerate().rev() {
-        hash ^= u32::from(*byte) << (8 * place);
-    }
-    if !rest.is_empty() {
-        hash = hash.wrapping_mul(M);
-    }
-    hash = (hash ^ (hash >> 13)).wrapping_mul(M);
-    hash ^ (hash >> 15)
-}
-
-fn closed() -> AppendError {
-    AppendError::Unavailable {
-        reason: "it is closed".into(),
-    }
-}
-
-fn fatal(reason: &str) -> LogError {
+fn no_such_partition(topic: &str, partition: i32) -> LogError {
     LogError::Fatal {
-        reason: reason.to_owned(),
+        reason: format!("no partition {partition} of topic {topic}"),
     }
 }

@@ -5,6 +5,7 @@
 pub mod embedded;
 pub mod kafka;
 mod ledger;
+mod place;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -283,7 +284,7 @@ impl Log {
     /// [`LogError::TopicDoesNotFit`], or [`LogError::Unavailable`] when no broker answers (call again).
     pub async fn ensure_topics(&self, topics: &[Topic]) -> Result<(), LogError> {
         match &self.backend {
-            Backend::Embedded(log) => log.ensure_topics(topics),
+            Backend::Embedded(log) => log.ensure_topics(topics).await,
             Backend::Kafka(log) => log.ensure_topics(topics).await,
         }
     }
@@ -331,7 +332,6 @@ impl Log {
     ///
     /// # Errors
     /// [`LogError::Fatal`] when the settings are refused, or (embedded) the group has a member already.
-    #[expect(clippy::unused_async, reason = "callers wait for a group to be joined")]
     pub async fn consume(
         &self,
         group: &str,
@@ -340,7 +340,7 @@ impl Log {
     ) -> Result<Consumer, LogError> {
         let backend = match &self.backend {
             Backend::Embedded(log) => {
-                ConsumerBackend::Embedded(log.consume(group, topic, options)?)
+                ConsumerBackend::Embedded(log.consume(group, topic, options).await?)
             }
             Backend::Kafka(log) => ConsumerBackend::Kafka(log.consume(group, topic, options)?),
         };
@@ -458,16 +458,9 @@ impl Consumer {
     ///
     /// # Errors
     /// [`LogError::Unavailable`]; the positions can be committed again later.
-    #[expect(
-        clippy::unused_async,
-        reason = "a backend may wait for the position to be stored"
-    )]
     pub async fn commit(&mut self, next: &[(i32, i64)]) -> Result<(), LogError> {
         match &mut self.backend {
-            ConsumerBackend::Embedded(consumer) => {
-                consumer.commit(next);
-                Ok(())
-            }
+            ConsumerBackend::Embedded(consumer) => consumer.commit(next).await,
             ConsumerBackend::Kafka(consumer) => consumer.commit(next),
         }
     }
@@ -475,7 +468,7 @@ impl Consumer {
     /// Leaves the group, waiting at most `grace`.
     pub async fn close(self, grace: Duration) {
         match self.backend {
-            ConsumerBackend::Embedded(consumer) => consumer.close(),
+            ConsumerBackend::Embedded(consumer) => drop(consumer),
             ConsumerBackend::Kafka(consumer) => consumer.close(grace).await,
         }
     }

@@ -1,672 +1,522 @@
-//! The one thread that writes: group commit, recovery from failed writes, segments, retention.
+//! The only writer of the journal: takes everything queued, writes it at once, syncs at once if any of it is durable.
+//!
+//! **Shown and held.** In one batch a record is *held* when it is durable or stands behind a durable one of its partition; all
+//! others are *shown*: resolved and visible as soon as they are written. Shown frames are written before held ones, so at any time
+//! one position in the file divides what somebody has seen from what nobody has.
+//!
+//! **Failure.** When a write or a sync fails, the file is opened anew and cut at that position; shown bytes that were never synced
+//! are written again from memory, because after a failed sync the system may have dropped them, and the cut is synced. Only if all
+//! that succeeded is it certain that the held records are not there (`Unavailable`); else it is `Unknown`. Nothing is taken until
+//! that and a trial write succeed.
 
-use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
 use schemas::time::Timestamp;
 use tokio::sync::oneshot;
 
-use super::entry::{self, Head};
-use super::partition::Partition;
-use super::recovery::Journal;
-use super::segment::{Chunk, SEGMENT_BYTES, Segment, write_index};
-use super::storage::Storage;
-use super::{Shared, closed};
-use crate::log::{AppendError, Delivery, Durability, Health, Position, Record};
+use super::Shared;
+use super::catalog::{Catalog, TopicState};
+use super::frame::{self, Commit, Slot};
+use super::keeper::Keeper;
+use super::open;
+use super::queue::{Next, Work};
+use super::segment::{self, MAGIC, Noted, Segment};
+use super::storage::StorageFile;
+use crate::log::{AppendError, Durability, Health, Position, Record};
 
-/// Most records waiting for the committer.
-const QUEUED_MAX: usize = 50_000;
-/// Most bytes waiting for the committer.
-const QUEUED_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Most bytes written with one call, so that the first of a long queue does not wait for the last.
-const GROUP_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Recent records kept in memory for readers at the head, by [`cost`].
-const RECENT_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Buffered bytes and their age that are synced without a durable record asking for it.
-const UNSYNCED_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Longest that bytes nobody asked to sync wait for the next sync.
 const UNSYNCED_AGE_MAX: Duration = Duration::from_secs(1);
-/// How often positions are written and the age of what is unsynced is looked at.
-const TICK: Duration = Duration::from_millis(250);
-/// How often old segments are looked for.
-const RETENTION_PERIOD: Duration = Duration::from_secs(10);
-/// A segment that is not full is closed at this age, so that what is in it can grow old.
-const SEGMENT_AGE_MAX: Duration = Duration::from_secs(60 * 60);
-/// Waits between attempts to open the log for writing again.
-const REOPEN_BACKOFF: [Duration; 4] = [
-    Duration::from_millis(50),
-    Duration::from_millis(200),
-    Duration::from_millis(500),
-    Duration::from_secs(1),
-];
+/// Most such bytes; they are kept in memory too.
+const UNSYNCED_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// First and longest pause between attempts to open a failed log again.
+const REOPEN_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// What a record in memory costs beside its bytes.
+const RECORD_OVERHEAD: usize = 192;
+/// Written on trial before a failed log takes records again.
+const TRIAL_BYTES: usize = 1024 * 1024;
+const TRIAL_NAME: &str = "trial";
 
-/// An append on its way.
-#[derive(Debug)]
-pub(super) struct Pending {
-    pub(super) partition: Arc<Partition>,
-    pub(super) record: Record,
-    pub(super) durability: Durability,
-    pub(super) done: oneshot::Sender<Result<Position, AppendError>>,
-}
-
-/// What waits for the committer.
-#[derive(Debug, Default)]
-pub(super) struct Queue {
-    waiting: Mutex<Waiting>,
-    filled: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct Waiting {
-    pending: VecDeque<Pending>,
-    bytes: usize,
-    closed: bool,
-    /// Why nothing is taken for now.
-    refused: Option<Arc<str>>,
-}
-
-impl Queue {
-    pub(super) fn push(&self, pending: Pending) -> Result<(), AppendError> {
-        let bytes = cost(&pending.record);
-        let mut waiting = self.waiting.lock();
-        if waiting.closed {
-            return Err(closed());
-        }
-        if let Some(reason) = &waiting.refused {
-            return Err(AppendError::Unavailable {
-                reason: reason.clone(),
-            });
-        }
-        if waiting.pending.len() >= QUEUED_MAX || waiting.bytes + bytes > QUEUED_BYTES_MAX {
-            return Err(AppendError::Unavailable {
-                reason: "its queue is full".into(),
-            });
-        }
-        waiting.bytes += bytes;
-        waiting.pending.push_back(pending);
-        // The committer waits only on an empty queue.
-        if waiting.pending.len() == 1 {
-            self.filled.notify_one();
-        }
-        Ok(())
-    }
-
-    pub(super) fn close(&self) {
-        self.waiting.lock().closed = true;
-        self.filled.notify_one();
-    }
-
-    /// Takes what waits, up to [`GROUP_BYTES_MAX`]; waits for at most [`TICK`]. None when closed and empty.
-    fn take(&self) -> Option<Vec<Pending>> {
-        let mut waiting = self.waiting.lock();
-        if waiting.pending.is_empty() && !waiting.closed {
-            self.filled.wait_for(&mut waiting, TICK);
-        }
-        if waiting.pending.is_empty() {
-            return if waiting.closed {
-                None
-            } else {
-                Some(Vec::new())
-            };
-        }
-        let mut taken = Vec::with_capacity(waiting.pending.len());
-        let mut bytes = 0;
-        while let Some(next) = waiting.pending.pop_front() {
-            bytes += cost(&next.record);
-            taken.push(next);
-            if bytes >= GROUP_BYTES_MAX {
-                break;
+/// Starts the committer and its keeper; `number` is that of the first segment it makes.
+pub(super) fn start(shared: Arc<Shared>, number: u64) -> io::Result<std::thread::JoinHandle<()>> {
+    let keeper = Keeper::start(shared.clone())?;
+    std::thread::Builder::new()
+        .name("log-committer".to_owned())
+        .spawn(move || {
+            // Also when it panics: whoever waits for the end must not wait for ever.
+            let _ended = Ended(shared.clone());
+            Committer {
+                shared,
+                keeper,
+                number,
+                active: None,
+                next: Vec::new(),
+                memory: Memory::default(),
+                buffer: Vec::new(),
             }
+            .run();
+        })
+}
+
+struct Ended(Arc<Shared>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.queue.close();
+        self.0.queue.refuse(&"the log is closed".into());
+        self.0.health.send_replace(Health::Down {
+            reason: "the log is closed".into(),
+        });
+        self.0.ended.send_replace(true);
+        for topic in self.0.catalog.load().topics.values() {
+            topic.changed.notify_waiters();
         }
-        waiting.bytes -= bytes;
-        Some(taken)
-    }
-
-    /// Refuses new appends with `reason`, or takes them again; returns what waited.
-    fn refuse(&self, reason: Option<Arc<str>>) -> Vec<Pending> {
-        let mut waiting = self.waiting.lock();
-        waiting.refused = reason;
-        waiting.bytes = 0;
-        waiting.pending.drain(..).collect()
-    }
-
-    /// Waits for `period`, or until the log is closed; whether it is.
-    fn wait_closed(&self, period: Duration) -> bool {
-        let mut waiting = self.waiting.lock();
-        if !waiting.closed {
-            self.filled.wait_for(&mut waiting, period);
-        }
-        waiting.closed
     }
 }
 
-/// Memory that a record takes, roughly.
-fn cost(record: &Record) -> usize {
-    const OVERHEAD: usize = 200;
-    record.key.len() + record.value.len() + OVERHEAD
-}
-
-/// A record that was shown and may not survive a power cut yet.
-#[derive(Debug)]
-struct Unsynced {
-    partition: Arc<Partition>,
-    delivery: Delivery,
-}
-
-/// An append that has its offset and its place in the group's bytes.
-struct Placed {
-    pending: Pending,
-    delivery: Delivery,
-    position: u32,
-    length: u32,
-}
-
-pub(super) struct Committer {
+struct Committer {
     shared: Arc<Shared>,
-    storage: Arc<dyn Storage>,
-    active: Arc<Segment>,
-    active_since: Instant,
-    written: u64,
-    /// Length of the active segment that survives a power cut.
-    synced: u64,
-    unsynced: Vec<Unsynced>,
-    unsynced_bytes: usize,
-    unsynced_since: Instant,
-    finished: VecDeque<(Arc<Segment>, u64)>,
-    /// One entry for each record in memory, oldest first.
-    recent: VecDeque<(Arc<Partition>, usize)>,
-    recent_bytes: usize,
+    keeper: Keeper,
+    /// Of the next segment.
+    number: u64,
+    active: Option<Active>,
+    /// Next offset by slot.
+    next: Vec<i64>,
+    memory: Memory,
+    /// The frames of one batch.
     buffer: Vec<u8>,
-    retention_at: Instant,
+}
+
+/// The segment in writing.
+struct Active {
+    segment: Arc<Segment>,
+    file: Arc<dyn StorageFile>,
+    /// Everything before is shown, or was synced.
+    end: u64,
+    /// Everything before is synced.
+    synced: u64,
+    /// The bytes in between.
+    unsynced: Vec<u8>,
+    unsynced_since: Instant,
+}
+
+/// Which records are in memory, oldest first.
+#[derive(Default)]
+struct Memory {
+    order: std::collections::VecDeque<(Slot, usize)>,
+    bytes: usize,
+}
+
+/// A work with its place in the buffer.
+enum Item {
+    Record {
+        noted: Noted,
+        record: Record,
+        reply: oneshot::Sender<Result<Position, AppendError>>,
+    },
+    Commit {
+        commit: Commit,
+        reply: oneshot::Sender<Result<(), Arc<str>>>,
+    },
 }
 
 impl Committer {
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        storage: Arc<dyn Storage>,
-        journal: Journal,
-    ) -> io::Result<Self> {
-        let active = Segment::open(&shared.settings.folder, journal.next_number, &*storage)?;
-        Ok(Self {
-            shared,
-            storage,
-            active,
-            active_since: Instant::now(),
-            written: 0,
-            synced: 0,
-            unsynced: Vec::new(),
-            unsynced_bytes: 0,
-            unsynced_since: Instant::now(),
-            finished: journal.finished.into(),
-            recent: VecDeque::new(),
-            recent_bytes: 0,
-            buffer: Vec::new(),
-            retention_at: Instant::now(),
-        })
-    }
-
-    /// Commits until the log is closed.
-    pub(super) fn run(mut self) {
-        let mut ticked = Instant::now();
-        while let Some(group) = self.shared.queue.take() {
-            if !group.is_empty() {
-                self.commit(group);
-            }
-            if ticked.elapsed() >= TICK {
-                ticked = Instant::now();
-                self.tick();
+    fn run(mut self) {
+        loop {
+            let until = self
+                .active
+                .as_ref()
+                .filter(|active| !active.unsynced.is_empty())
+                .map(|active| active.unsynced_since + UNSYNCED_AGE_MAX);
+            match self.shared.queue.next(until) {
+                Next::Batch(works) => self.commit(works),
+                Next::Idle => {
+                    if let Err(error) = self.sync() {
+                        self.fail(&error, Vec::new(), Instant::now());
+                    }
+                }
+                Next::Closed => break,
             }
         }
-        if let Err(error) = self.close() {
-            tracing::warn!(%error, "the log was not closed cleanly; it will be recovered at the next start");
+        if let Err(error) = self.finish() {
+            tracing::error!(%error, "the log could not be closed cleanly");
         }
     }
 
-    fn commit(&mut self, group: Vec<Pending>) {
-        if !self.has_room() {
-            let reason: Arc<str> = format!(
-                "it holds its most of {} bytes and nothing may be deleted that a consumer has not read",
-                self.shared.settings.bytes_max
-            )
-            .into();
-            return fail(group, |_| AppendError::Unavailable {
-                reason: reason.clone(),
-            });
-        }
-        let timestamp = Timestamp::now();
+    fn commit(&mut self, works: Vec<Work>) {
+        let began = Instant::now();
+        let catalog = self.shared.catalog.load_full();
+        let (shown, held) = divide(works, catalog.partitions.len());
+        self.follow(&catalog);
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
-        let mut placed = Vec::with_capacity(group.len());
-        for pending in group {
-            let partition = &pending.partition;
-            let offset = partition.take_offset();
-            let head = Head {
-                topic: partition.topic_id,
-                partition: partition.number,
-                offset,
-                timestamp,
-            };
-            let position = self.written + buffer.len() as u64;
-            let length = entry::encode(head, &pending.record, &mut buffer);
-            let delivery = Delivery {
-                topic: partition.topic.clone(),
-                position: Position {
-                    partition: i32::from(partition.number),
-                    offset,
-                },
-                timestamp,
-                record: pending.record.clone(),
-            };
-            let position = u32::try_from(position).unwrap_or(u32::MAX);
-            placed.push(Placed {
-                pending,
-                delivery,
-                position,
-                length,
-            });
+        let mut shown = self.encode(&mut buffer, shown);
+        let shown_bytes = buffer.len();
+        let mut held = self.encode(&mut buffer, held);
+        if let Err(error) = self.write(&buffer, shown_bytes, &mut shown, &mut held, &catalog) {
+            shown.append(&mut held);
+            self.fail(&error, shown, began);
         }
-        let outcome = self.write_group(&buffer, placed);
+        // A batch of large records must not keep its memory for ever.
+        buffer.shrink_to(1024 * 1024);
         self.buffer = buffer;
-        if let Err(error) = outcome {
-            self.reopen(&error);
-        } else if self.written >= SEGMENT_BYTES
-            && let Err(error) = self.roll()
-        {
-            self.reopen(&error);
-        }
     }
 
-    /// Writes, shows, syncs, shows the rest. On error the appends that are not acknowledged have been failed.
-    fn write_group(&mut self, bytes: &[u8], placed: Vec<Placed>) -> io::Result<()> {
-        if let Err(error) = self.active.file.write_at(bytes, self.written) {
-            let reason: Arc<str> = format!("a write failed: {error}").into();
-            // Certain only once what was written is cut off again.
-            let gone = self.active.file.truncate(self.written).is_ok();
-            fail(placed.into_iter().map(|placed| placed.pending), |_| {
-                if gone {
-                    AppendError::Unavailable {
-                        reason: reason.clone(),
-                    }
-                } else {
-                    AppendError::Unknown {
-                        waited: Duration::ZERO,
-                    }
-                }
-            });
-            return Err(error);
-        }
-        self.written += bytes.len() as u64;
-        let any_durable = placed
-            .iter()
-            .any(|placed| placed.pending.durability == Durability::Durable);
-        if !any_durable {
-            self.show(placed);
+    /// Writes the buffer; on success both lists are empty, on failure they hold what nobody has seen.
+    fn write(
+        &mut self,
+        buffer: &[u8],
+        shown_bytes: usize,
+        shown: &mut Vec<Item>,
+        held: &mut Vec<Item>,
+        catalog: &Catalog,
+    ) -> io::Result<()> {
+        if self.is_full(buffer.len() as u64, shown, held) {
             return Ok(());
         }
-        // Buffered records are shown before the sync, unless a durable one of their partition goes first.
-        let mut held: Vec<Placed> = Vec::with_capacity(placed.len());
-        let mut early = Vec::new();
-        for next in placed {
-            let behind =
-                |held: &Placed| Arc::ptr_eq(&held.pending.partition, &next.pending.partition);
-            if next.pending.durability == Durability::Buffered && !held.iter().any(behind) {
-                early.push(next);
-            } else {
-                held.push(next);
+        let active = self.active_for(buffer.len() as u64)?;
+        active.file.write_at(buffer, active.end)?;
+        if shown_bytes > 0 {
+            if active.unsynced.is_empty() {
+                active.unsynced_since = Instant::now();
             }
+            let (bytes, _) = buffer.split_at(shown_bytes);
+            active.unsynced.extend_from_slice(bytes);
+            self.publish(std::mem::take(shown), shown_bytes, catalog);
         }
-        self.show(early);
-        if let Err(error) = self.active.file.sync() {
-            fail(held.into_iter().map(|held| held.pending), |_| {
-                AppendError::Unknown {
-                    waited: Duration::ZERO,
-                }
-            });
-            return Err(error);
+        #[cfg(test)]
+        if self.shared.tuning.acknowledge_before_sync {
+            self.publish(std::mem::take(held), buffer.len() - shown_bytes, catalog);
+            return self.sync();
         }
-        self.show(held);
-        self.all_synced();
+        let unsynced = self
+            .active
+            .as_ref()
+            .map_or(0, |active| active.unsynced.len());
+        if held.is_empty() && unsynced < UNSYNCED_BYTES_MAX {
+            return Ok(());
+        }
+        self.sync()?;
+        if let Some(active) = &mut self.active {
+            active.synced += (buffer.len() - shown_bytes) as u64;
+        }
+        self.publish(std::mem::take(held), buffer.len() - shown_bytes, catalog);
         Ok(())
     }
 
-    fn all_synced(&mut self) {
-        self.synced = self.written;
-        self.unsynced.clear();
-        self.unsynced_bytes = 0;
-    }
-
-    /// Shows records to readers and acknowledges them, in order.
-    fn show(&mut self, placed: Vec<Placed>) {
-        if self.unsynced.is_empty() {
-            self.unsynced_since = Instant::now();
-        }
-        let mut touched: Vec<Arc<Partition>> = Vec::new();
-        for Placed {
-            pending,
-            delivery,
-            position,
-            length,
-        } in placed
-        {
-            let Pending {
-                partition, done, ..
-            } = pending;
-            let bytes = cost(&delivery.record);
-            self.recent.push_back((partition.clone(), bytes));
-            self.recent_bytes += bytes;
-            self.unsynced_bytes += bytes;
-            self.unsynced.push(Unsynced {
-                partition: partition.clone(),
-                delivery: delivery.clone(),
-            });
-            let at = delivery.position;
-            partition.show(delivery, &self.active, position, length);
-            if !touched
-                .iter()
-                .any(|touched| Arc::ptr_eq(touched, &partition))
-            {
-                touched.push(partition);
-            }
-            // An appender that went away does not need its position.
-            drop(done.send(Ok(at)));
-        }
-        for partition in touched {
-            partition.wake();
-        }
-        while self.recent_bytes > RECENT_BYTES_MAX {
-            let Some((partition, bytes)) = self.recent.pop_front() else {
-                break;
-            };
-            self.recent_bytes -= bytes;
-            partition.forget_oldest();
-        }
-    }
-
-    fn tick(&mut self) {
-        let old = !self.unsynced.is_empty() && self.unsynced_since.elapsed() >= UNSYNCED_AGE_MAX;
-        let aged = self.written > 0 && self.active_since.elapsed() >= SEGMENT_AGE_MAX;
-        let outcome = if aged {
-            self.roll()
-        } else if old || self.unsynced_bytes >= UNSYNCED_BYTES_MAX {
-            self.active.file.sync().map(|()| self.all_synced())
-        } else {
-            Ok(())
-        };
-        if let Err(error) = outcome {
-            self.reopen(&error);
-        }
-        let saved = self
-            .shared
-            .state
-            .lock()
-            .save_positions(&self.shared.settings.folder);
-        if let Err(error) = saved {
-            tracing::warn!(%error, "positions of consumer groups were not written; they are written again");
-        }
-        if self.retention_at.elapsed() >= RETENTION_PERIOD {
-            self.retention_at = Instant::now();
-            self.delete_old(Timestamp::now());
-        }
-    }
-
-    // ------------------------------------------------------------ segments
-
-    /// Finishes the active segment and begins the next.
-    fn roll(&mut self) -> io::Result<()> {
-        self.active.file.sync()?;
-        self.all_synced();
-        let next = Segment::open(
-            &self.shared.settings.folder,
-            self.active.number + 1,
-            &*self.storage,
-        )?;
-        self.begin(next);
-        Ok(())
-    }
-
-    /// Makes `next` the active segment; the one before is indexed and finished.
-    fn begin(&mut self, next: Arc<Segment>) {
-        let before = std::mem::replace(&mut self.active, next);
-        let length = self.synced;
-        self.active_since = Instant::now();
-        self.written = 0;
-        self.synced = 0;
-        self.seal(&before, length);
-        self.finished.push_back((before, length));
-    }
-
-    fn seal(&self, segment: &Segment, length: u64) {
-        let partitions = self.partitions();
-        let chunks: Vec<(u16, u16, Chunk)> = partitions
-            .iter()
-            .filter_map(|partition| {
-                let chunk = partition.chunk_of(segment.number)?;
-                Some((partition.topic_id, partition.number, chunk))
-            })
-            .collect();
-        match write_index(segment, length, &chunks) {
-            Ok(listed) => {
-                for chunk in listed {
-                    let partition = partitions.iter().find(|partition| {
-                        partition.topic_id == chunk.topic && partition.number == chunk.partition
-                    });
-                    if let Some(partition) = partition {
-                        partition.seal(segment.number, chunk.at, chunk.count);
-                    }
-                }
-            }
-            // The locations stay in memory, and the next start scans the segment.
-            Err(error) => tracing::warn!(%error, "a segment of the log has no index"),
-        }
-    }
-
-    fn partitions(&self) -> Vec<Arc<Partition>> {
-        let topics = self.shared.topics.read();
-        topics
-            .values()
-            .flat_map(|topic| topic.partitions.iter().cloned())
-            .collect()
-    }
-
-    fn has_room(&mut self) -> bool {
-        loop {
-            let total = self.finished.iter().map(|(_, length)| length).sum::<u64>() + self.written;
-            if total < self.shared.settings.bytes_max {
-                return true;
-            }
-            if !self.delete_oldest(None) {
-                return false;
-            }
-        }
-    }
-
-    fn delete_old(&mut self, now: Timestamp) {
-        while self.delete_oldest(Some(now)) {}
-    }
-
-    /// Deletes the oldest finished segment if every registered group has read it and, with `now`, every record in it is past
-    /// its topic's retention.
-    fn delete_oldest(&mut self, now: Option<Timestamp>) -> bool {
-        let Some((segment, _)) = self.finished.front() else {
+    /// Refuses the records of the batch when they would not fit; positions are always taken, because they let space be freed.
+    fn is_full(&mut self, bytes: u64, shown: &mut Vec<Item>, held: &mut Vec<Item>) -> bool {
+        let used = self.shared.used.load(Ordering::Relaxed);
+        let bytes_max = self.shared.tuning.bytes_max;
+        let mut items = shown.iter().chain(held.iter());
+        if used + bytes <= bytes_max || !items.any(|item| matches!(item, Item::Record { .. })) {
             return false;
-        };
-        let topics: Vec<super::TopicState> = self.shared.topics.read().values().cloned().collect();
-        {
-            let state = self.shared.state.lock();
-            for topic in &topics {
-                for partition in &topic.partitions {
-                    let Some((number, last, newest)) = partition.oldest_chunk() else {
-                        continue;
-                    };
-                    if number > segment.number {
-                        continue;
-                    }
-                    let read = state.least_position(&topic.name, i32::from(partition.number));
-                    if read.is_some_and(|read| read <= last) {
-                        return false;
-                    }
-                    if now.is_some_and(|now| now.since(newest) < topic.retention) {
-                        return false;
-                    }
-                }
-            }
         }
-        let Some((segment, _)) = self.finished.pop_front() else {
-            return false;
-        };
-        for topic in &topics {
-            for partition in &topic.partitions {
-                partition.delete_through(segment.number);
-            }
+        let reason: Arc<str> =
+            format!("the log is full: {used} of {bytes_max} bytes, and nothing may be deleted")
+                .into();
+        if !self.shared.full.swap(true, Ordering::Relaxed) {
+            tracing::warn!(%reason, "the log refuses records");
         }
-        // What `delete_through` took out of memory is still counted here; rebuilt from what is there.
-        self.recount_recent();
-        if let Err(error) = segment.delete() {
-            tracing::warn!(%error, segment = segment.number, "an old segment could not be deleted");
-        }
-        true
-    }
-
-    fn recount_recent(&mut self) {
-        let mut keep: std::collections::HashMap<*const Partition, usize> = self
-            .partitions()
-            .iter()
-            .map(|partition| (Arc::as_ptr(partition), partition.recent_len()))
-            .collect();
-        // The newest entries of each partition are those still in memory.
-        let mut kept = VecDeque::with_capacity(self.recent.len());
-        let mut bytes_kept = 0;
-        while let Some((partition, bytes)) = self.recent.pop_back() {
-            match keep.get_mut(&Arc::as_ptr(&partition)) {
-                Some(left) if *left > 0 => {
-                    *left -= 1;
-                    bytes_kept += bytes;
-                    kept.push_front((partition, bytes));
-                }
-                _ => {}
-            }
-        }
-        self.recent = kept;
-        self.recent_bytes = bytes_kept;
-    }
-
-    // ------------------------------------------------------ after a failure
-
-    /// Closes the log for writing until everything shown is safe in a new segment.
-    fn reopen(&mut self, error: &io::Error) {
-        let reason: Arc<str> = format!("it is closed for writing after an error: {error}").into();
-        tracing::error!(%error, "the log is closed for writing");
         self.shared.health.send_replace(Health::Down {
             reason: reason.clone(),
         });
-        let mut attempt = 0;
-        loop {
-            let waited = self.shared.queue.refuse(Some(reason.clone()));
-            fail(waited, |_| AppendError::Unavailable {
-                reason: reason.clone(),
-            });
-            let backoff = REOPEN_BACKOFF[attempt.min(REOPEN_BACKOFF.len() - 1)];
-            attempt += 1;
-            if self.shared.queue.wait_closed(backoff) {
-                return;
-            }
-            match self.try_reopen() {
-                Ok(()) => break,
-                Err(error) => tracing::debug!(%error, "the log cannot be written yet"),
+        let mut commits = Vec::new();
+        for item in shown.drain(..).chain(held.drain(..)) {
+            match item {
+                Item::Record { reply, .. } => drop(reply.send(Err(AppendError::Unavailable {
+                    reason: reason.clone(),
+                }))),
+                Item::Commit { commit, reply } => commits.push(Work::Commit { commit, reply }),
             }
         }
-        fail(self.shared.queue.refuse(None), |_| closed());
-        self.shared.health.send_replace(Health::Up);
-        tracing::info!("the log is open for writing again");
+        self.rewind();
+        if !commits.is_empty() {
+            self.commit(commits);
+        }
+        self.shared.keeper.poke();
+        true
     }
 
-    /// Writes what was shown since the last good sync to a new segment, then cuts the old one off there.
-    fn try_reopen(&mut self) -> io::Result<()> {
-        let number = self.active.number + 1;
-        let next = Segment::open(&self.shared.settings.folder, number, &*self.storage)?;
-        next.file.truncate(0)?;
-        let mut buffer = Vec::new();
-        let mut places = Vec::with_capacity(self.unsynced.len());
-        for Unsynced {
-            partition,
-            delivery,
-        } in &self.unsynced
-        {
-            let head = Head {
-                topic: partition.topic_id,
-                partition: partition.number,
-                offset: delivery.position.offset,
-                timestamp: delivery.timestamp,
-            };
-            let position = buffer.len();
-            let length = entry::encode(head, &delivery.record, &mut buffer);
-            places.push((u32::try_from(position).unwrap_or(u32::MAX), length));
+    /// The segment that takes `bytes` more.
+    fn active_for(&mut self, bytes: u64) -> io::Result<&mut Active> {
+        let roll = self.active.as_ref().is_some_and(|active| {
+            active.end > MAGIC.len() as u64 && active.end + bytes > self.shared.tuning.segment_bytes
+        });
+        if roll {
+            // Only the newest segment may have a torn tail.
+            self.sync()?;
+            if let Some(active) = self.active.take() {
+                self.shared.keeper.seal(active.segment);
+            }
         }
-        next.file.write_at(&buffer, 0)?;
-        next.file.sync()?;
-        // Also proves that the disk takes a whole group again.
-        self.active.file.truncate(self.synced)?;
-        self.active.file.sync()?;
+        let active = match self.active.take() {
+            Some(active) => active,
+            None => self.new_segment()?,
+        };
+        Ok(self.active.insert(active))
+    }
 
-        let cut = u32::try_from(self.synced).unwrap_or(u32::MAX);
-        for partition in self.partitions() {
-            partition.unindex(self.active.number, cut);
+    fn new_segment(&mut self) -> io::Result<Active> {
+        let file = self
+            .shared
+            .storage
+            .create(&segment::file_name(self.number))?;
+        file.write_at(MAGIC, 0)?;
+        self.shared.storage.sync_names()?;
+        let end = MAGIC.len() as u64;
+        let segment = Arc::new(Segment::new(self.number, Default::default(), end));
+        self.shared.segments.write().push(segment.clone());
+        self.shared.used.fetch_add(end, Ordering::Relaxed);
+        self.number += 1;
+        Ok(Active {
+            segment,
+            file,
+            end,
+            synced: 0,
+            unsynced: MAGIC.to_vec(),
+            unsynced_since: Instant::now(),
+        })
+    }
+
+    /// Syncs the active segment: everything written to it becomes durable.
+    fn sync(&mut self) -> io::Result<()> {
+        if let Some(active) = &mut self.active {
+            active.file.sync()?;
+            active.synced = active.end;
+            active.unsynced.clear();
+            active.unsynced.shrink_to(64 * 1024);
         }
-        for (
-            Unsynced {
-                partition,
-                delivery,
-            },
-            (position, length),
-        ) in self.unsynced.iter().zip(&places)
-        {
-            partition.reindex(
-                delivery.position.offset,
-                delivery.timestamp,
-                &next,
-                *position,
-                *length,
-            );
-        }
-        self.begin(next);
-        self.written = buffer.len() as u64;
-        self.all_synced();
         Ok(())
     }
 
-    fn close(mut self) -> io::Result<()> {
-        self.active.file.sync()?;
-        self.all_synced();
-        let length = self.synced;
-        if length == 0 {
-            self.active.delete()?;
-        } else {
-            self.seal(&self.active.clone(), length);
+    /// Makes items visible that follow in the file, `bytes` in all, and answers them.
+    fn publish(&mut self, items: Vec<Item>, bytes: usize, catalog: &Catalog) {
+        let Some(active) = &mut self.active else {
+            return;
+        };
+        active
+            .segment
+            .note(items.iter().filter_map(|item| match item {
+                Item::Record { noted, .. } => Some(Noted {
+                    at: active.end + noted.at,
+                    ..*noted
+                }),
+                Item::Commit { .. } => None,
+            }));
+        active.end += bytes as u64;
+        active.segment.set_bytes(active.end);
+        self.shared.used.fetch_add(bytes as u64, Ordering::Relaxed);
+        let mut changed: Vec<&Arc<TopicState>> = Vec::new();
+        let mut replies = Vec::with_capacity(items.len());
+        for item in items {
+            match item {
+                Item::Record {
+                    noted,
+                    record,
+                    reply,
+                } => {
+                    let Some(partition) = catalog.partitions.get(usize::from(noted.slot)) else {
+                        continue;
+                    };
+                    self.memory.add(noted.slot, noted.bytes as usize);
+                    partition.publish(noted.offset, noted.timestamp, record);
+                    let position = Position {
+                        partition: partition.number,
+                        offset: noted.offset,
+                    };
+                    replies.push((reply, position));
+                    if !changed.iter().any(|topic| topic.name == partition.topic)
+                        && let Some(topic) = catalog.topic_of(noted.slot)
+                    {
+                        changed.push(topic);
+                    }
+                }
+                Item::Commit { commit, reply } => {
+                    open::apply(&mut self.shared.groups.lock(), commit);
+                    drop(reply.send(Ok(())));
+                }
+            }
         }
-        let next = self
-            .partitions()
-            .iter()
-            .map(|partition| {
-                (
-                    format!("{}/{}", partition.topic_id, partition.number),
-                    partition.next_offset(),
-                )
-            })
-            .collect::<Vec<_>>();
-        let mut state = self.shared.state.lock();
-        state.save_positions(&self.shared.settings.folder)?;
-        state.ending.next.extend(next);
-        state.ending.clean = true;
-        state.save_ending(&self.shared.settings.folder)
+        for topic in changed {
+            topic.changed.notify_waiters();
+        }
+        for (reply, position) in replies {
+            drop(reply.send(Ok(position)));
+        }
+        self.memory.shrink(self.shared.tuning.memory_bytes, catalog);
+    }
+
+    /// Gives the works their offsets and appends their frames; `at` counts from where the list begins.
+    fn encode(&mut self, buffer: &mut Vec<u8>, works: Vec<Work>) -> Vec<Item> {
+        let start = buffer.len();
+        let timestamp = Timestamp::now();
+        let mut items = Vec::with_capacity(works.len());
+        for work in works {
+            let at = buffer.len();
+            match work {
+                Work::Append {
+                    slot,
+                    record,
+                    reply,
+                    ..
+                } => {
+                    let Some(next) = self.next.get_mut(usize::from(slot)) else {
+                        continue;
+                    };
+                    let offset = *next;
+                    *next += 1;
+                    frame::encode(buffer, slot, offset, timestamp, &record);
+                    let noted = Noted {
+                        slot,
+                        offset,
+                        timestamp,
+                        at: (at - start) as u64,
+                        bytes: (buffer.len() - at) as u64,
+                    };
+                    items.push(Item::Record {
+                        noted,
+                        record,
+                        reply,
+                    });
+                }
+                Work::Commit { commit, reply } => match frame::encode_commit(buffer, &commit) {
+                    Ok(()) => items.push(Item::Commit { commit, reply }),
+                    Err(error) => drop(reply.send(Err(error.to_string().into()))),
+                },
+            }
+        }
+        items
+    }
+
+    /// Takes up partitions that were made since the last batch.
+    fn follow(&mut self, catalog: &Catalog) {
+        for partition in catalog.partitions.iter().skip(self.next.len()) {
+            self.next.push(partition.watermarks().high);
+        }
+    }
+
+    /// Takes back the offsets given to records that nobody will see.
+    fn rewind(&mut self) {
+        self.next.clear();
+        self.follow(&self.shared.catalog.load_full());
+    }
+
+    /// Fails what nobody has seen and keeps the log closed for writing until it was opened again.
+    fn fail(&mut self, error: &io::Error, items: Vec<Item>, began: Instant) {
+        let reason: Arc<str> = format!("writing failed: {error}").into();
+        tracing::error!(%error, "the log failed and takes no records until it was opened again");
+        self.shared.queue.refuse(&reason);
+        self.shared.health.send_replace(Health::Down {
+            reason: reason.clone(),
+        });
+        let mut restored = self.restore();
+        self.rewind();
+        for item in items {
+            match (item, &restored) {
+                (Item::Record { reply, .. }, Ok(())) => {
+                    drop(reply.send(Err(AppendError::Unavailable {
+                        reason: reason.clone(),
+                    })));
+                }
+                (Item::Record { reply, .. }, Err(_)) => {
+                    drop(reply.send(Err(AppendError::Unknown {
+                        waited: began.elapsed(),
+                    })));
+                }
+                (Item::Commit { reply, .. }, _) => drop(reply.send(Err(reason.clone()))),
+            }
+        }
+        let mut pause = REOPEN_PAUSE.0;
+        loop {
+            match restored.and_then(|()| self.try_writing()) {
+                Ok(()) => break,
+                Err(error) => tracing::warn!(%error, "the log could not be opened again"),
+            }
+            if self.shared.queue.closed_before(Instant::now() + pause) {
+                return;
+            }
+            pause = (pause * 2).min(REOPEN_PAUSE.1);
+            restored = self.restore();
+        }
+        tracing::info!("the log takes records again");
+        self.shared.queue.accept();
+        self.shared.health.send_replace(Health::Up);
+    }
+
+    /// Brings the file back to what was shown, durably.
+    fn restore(&mut self) -> io::Result<()> {
+        let Some(active) = &mut self.active else {
+            return Ok(());
+        };
+        let name = segment::file_name(active.segment.number);
+        let file = self.shared.storage.open(&name)?;
+        file.set_len(active.end)?;
+        file.write_at(&active.unsynced, active.synced)?;
+        file.sync()?;
+        active.file = file;
+        active.synced = active.end;
+        active.unsynced.clear();
+        Ok(())
+    }
+
+    fn try_writing(&self) -> io::Result<()> {
+        let storage = &self.shared.storage;
+        let file = storage.create(TRIAL_NAME)?;
+        let written = file
+            .write_at(&vec![0; TRIAL_BYTES], 0)
+            .and_then(|()| file.sync());
+        storage.remove(TRIAL_NAME)?;
+        written
+    }
+
+    /// Syncs, seals, and leaves the mark of a clean end.
+    fn finish(&mut self) -> io::Result<()> {
+        self.keeper.stop();
+        self.restore()?;
+        self.active = None;
+        for segment in self.shared.segments.read().iter() {
+            segment.seal(&*self.shared.storage, self.shared.snapshot())?;
+        }
+        open::leave_mark(&*self.shared.storage)
     }
 }
 
-/// Fails appends; an appender that went away does not need to know.
-fn fail(pending: impl IntoIterator<Item = Pending>, error: impl Fn(&Pending) -> AppendError) {
-    for pending in pending {
-        let error = error(&pending);
-        drop(pending.done.send(Err(error)));
+/// Divides a batch into what is shown once written and what is held until the sync; order per partition is kept.
+fn divide(works: Vec<Work>, slots: usize) -> (Vec<Work>, Vec<Work>) {
+    let mut behind_durable = vec![false; slots];
+    works.into_iter().partition(|work| match work {
+        Work::Append {
+            slot, durability, ..
+        } => match behind_durable.get_mut(usize::from(*slot)) {
+            Some(held) => {
+                *held |= *durability == Durability::Durable;
+                !*held
+            }
+            None => true,
+        },
+        Work::Commit { .. } => true,
+    })
+}
+
+impl Memory {
+    fn add(&mut self, slot: Slot, bytes: usize) {
+        let bytes = bytes + RECORD_OVERHEAD;
+        self.order.push_back((slot, bytes));
+        self.bytes += bytes;
+    }
+
+    fn shrink(&mut self, bytes_max: usize, catalog: &Catalog) {
+        while self.bytes > bytes_max {
+            let Some((slot, bytes)) = self.order.pop_front() else {
+                return;
+            };
+            self.bytes -= bytes;
+            if let Some(partition) = catalog.partitions.get(usize::from(slot)) {
+                partition.forget_oldest();
+            }
+        }
     }
 }
