@@ -2,6 +2,8 @@
 //! partition, watermarks, create topics. Two backends stand behind one interface, and one
 //! conformance suite states the contract for both.
 
+#[cfg(test)]
+mod conformance;
 pub mod embedded;
 pub mod kafka;
 mod ledger;

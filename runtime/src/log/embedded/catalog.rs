@@ -1,6 +1,6 @@
 //! Which topics there are and which slot each partition has; kept in one small file, replaced as a whole.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +23,8 @@ pub(super) struct Stored {
     pub(super) incarnation: i64,
     /// In order of their slots.
     pub(super) topics: Vec<StoredTopic>,
+    /// By slot: one past the newest record that was deleted.
+    pub(super) lows: BTreeMap<Slot, i64>,
 }
 
 /// A topic as stored. Its slots follow those of the topics before it.

@@ -455,7 +455,11 @@ impl Committer {
         let file = self.shared.storage.open(&name)?;
         file.set_len(active.end)?;
         file.write_at(&active.unsynced, active.synced)?;
-        file.sync()?;
+        if let Err(error) = file.sync() {
+            // It may have dropped them from the cache: they must survive a `kill -9` before the next attempt.
+            file.write_at(&active.unsynced, active.synced)?;
+            return Err(error);
+        }
         active.file = file;
         active.synced = active.end;
         active.unsynced.clear();

@@ -152,23 +152,22 @@ impl Shared {
                     !kept_slots.contains(&line.slot) && self.may_go(line, now, crowded)
                 });
             let gone_bytes: u64 = gone.iter().map(|line| line.bytes).sum();
-            let removed = if kept.is_empty() {
-                self.remove(segment)?;
-                true
-            } else if gone_bytes * 2 >= segment.bytes() {
-                let slots: Vec<Slot> = kept.iter().map(|line| line.slot).collect();
-                let before = segment.bytes();
-                segment.rewrite(&*self.storage, &slots, self.snapshot())?;
-                self.used
-                    .fetch_sub(before - segment.bytes(), Ordering::Relaxed);
-                true
-            } else {
-                false
-            };
-            kept_slots.extend(kept.iter().map(|line| line.slot));
+            let removed = kept.is_empty() || gone_bytes * 2 >= segment.bytes();
             if removed {
-                self.raise_lows(&gone);
-            } else {
+                // First the lows, durably: a reader must never take a deletion for a gap.
+                self.raise_lows(&gone)?;
+                if kept.is_empty() {
+                    self.remove(segment)?;
+                } else {
+                    let slots: Vec<Slot> = kept.iter().map(|line| line.slot).collect();
+                    let before = segment.bytes();
+                    segment.rewrite(&*self.storage, &slots, self.snapshot())?;
+                    let freed = before - segment.bytes();
+                    self.used.fetch_sub(freed, Ordering::Relaxed);
+                }
+            }
+            kept_slots.extend(kept.iter().map(|line| line.slot));
+            if !removed {
                 kept_slots.extend(gone.iter().map(|line| line.slot));
             }
         }
@@ -211,17 +210,22 @@ impl Shared {
         segment.remove(&*self.storage)
     }
 
-    fn raise_lows(&self, gone: &[Line]) {
+    fn raise_lows(&self, gone: &[Line]) -> io::Result<()> {
+        let mut stored = self.stored.lock();
+        let mut raised = stored.clone();
+        raised
+            .lows
+            .extend(gone.iter().map(|line| (line.slot, line.end())));
+        if raised != *stored {
+            raised.save(&*self.storage)?;
+            *stored = raised;
+        }
         let catalog = self.catalog.load();
         for line in gone {
             if let Some(partition) = catalog.partitions.get(usize::from(line.slot)) {
-                let low = self
-                    .segments
-                    .read()
-                    .iter()
-                    .find_map(|segment| segment.base(line.slot));
-                partition.raise_low(low);
+                partition.raise_low(line.end());
             }
         }
+        Ok(())
     }
 }

@@ -34,10 +34,10 @@ pub(super) fn open(storage: Arc<dyn Storage>, tuning: Tuning) -> io::Result<(Sha
     let catalog = Catalog::new(&stored, &Catalog::default(), first_offset);
     for (slot, partition) in (0..).zip(&catalog.partitions) {
         let known = snapshot.next.get(usize::from(slot)).copied().unwrap_or(0);
-        let bases = segments.iter().find_map(|segment| segment.base(slot));
+        let low = stored.lows.get(&slot).copied().unwrap_or(0);
         let records_end = segments.iter().rev().find_map(|segment| segment.end(slot));
         let high = known.max(records_end.unwrap_or(0)).max(first_offset);
-        partition.found(bases.unwrap_or(high), records_end.unwrap_or(high), high);
+        partition.found(low, records_end.unwrap_or(low), high);
     }
     let number = segments.last().map_or(0, |segment| segment.number + 1);
     let used = segments.iter().map(|segment| segment.bytes()).sum::<u64>();

@@ -18,6 +18,8 @@ pub(super) struct Partition {
 
 #[derive(Debug)]
 struct Ends {
+    /// One past the newest deleted record. Not the offset of the oldest kept: after an incarnation's jump that may lie far ahead
+    /// of a group's position without anything having been missed.
     low: i64,
     /// One past the newest visible record; below `high` after an incarnation's jump.
     records_end: i64,
@@ -44,8 +46,8 @@ impl Partition {
             topic,
             number,
             ends: Mutex::new(Ends {
-                low: first_offset,
-                records_end: first_offset,
+                low: 0,
+                records_end: 0,
                 high: first_offset,
                 newest: VecDeque::new(),
             }),
@@ -97,9 +99,6 @@ impl Partition {
         if ends.records_end != offset {
             // The first record after a jump: memory keeps one run without gaps.
             ends.newest.clear();
-            if ends.low == ends.high {
-                ends.low = offset;
-            }
         }
         ends.newest.push_back((timestamp, record));
         ends.records_end = offset + 1;
@@ -111,10 +110,9 @@ impl Partition {
         self.ends.lock().newest.pop_front();
     }
 
-    /// Raises the low end after a deletion; `low` is the oldest offset kept, none when no record is kept.
-    pub(super) fn raise_low(&self, low: Option<i64>) {
+    /// Raises the low end: what lies before it was deleted.
+    pub(super) fn raise_low(&self, low: i64) {
         let mut ends = self.ends.lock();
-        let low = low.unwrap_or(ends.high);
         ends.low = ends.low.max(low);
     }
 

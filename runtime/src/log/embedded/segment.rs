@@ -161,17 +161,6 @@ impl Segment {
         }
     }
 
-    /// First offset of a slot; none when it has no records here.
-    pub(super) fn base(&self, slot: Slot) -> Option<i64> {
-        match &*self.index.read() {
-            Index::Written(runs) => runs.get(&slot).map(|run| run.base),
-            Index::Sealed(lines) => lines
-                .iter()
-                .find(|line| line.slot == slot)
-                .map(|line| line.base),
-        }
-    }
-
     /// Notes records that were written.
     pub(super) fn note(&self, written: impl Iterator<Item = Noted>) {
         if let Index::Written(runs) = &mut *self.index.write() {
