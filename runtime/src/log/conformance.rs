@@ -109,7 +109,7 @@ pub(super) async fn records_come_back_whole_and_in_order(bed: &mut impl Bed) {
                 } else {
                     Durability::Buffered
                 };
-                let place = if number % 2 == 0 {
+                let place = if number.is_multiple_of(2) {
                     Place::ByKey
                 } else {
                     Place::Partition(1)

@@ -7,6 +7,8 @@ mod consumer;
 mod context;
 mod producer;
 mod tail;
+#[cfg(test)]
+mod tests;
 mod topics;
 
 use std::collections::{BTreeMap, HashMap};
@@ -134,9 +136,13 @@ impl Kafka {
                 reason: reason.clone(),
             });
         }
-        if let Place::Partition(partition) = place
-            && !(0..self.partitions(topic)).contains(&partition)
-        {
+        // librdkafka would look for an unknown topic until the time-out and could not tell whether it was written.
+        let partitions = self.partitions(topic);
+        let exists = match place {
+            Place::ByKey => partitions > 0,
+            Place::Partition(partition) => (0..partitions).contains(&partition),
+        };
+        if !exists {
             return Err(AppendError::NoSuchPlace {
                 topic: topic.into(),
                 partition: place,

@@ -91,7 +91,7 @@ impl Simulated {
             if seed != 0 {
                 for start in (0..len).step_by(256) {
                     let end = len.min(start + 256);
-                    if next(&mut random) % 2 == 0 {
+                    if next(&mut random).is_multiple_of(2) {
                         after[start..end].copy_from_slice(&file.now[start..end]);
                     }
                 }

@@ -173,7 +173,7 @@ async fn child_that_appends_until_it_is_killed() {
     let appender = |number: usize| {
         let (log, folder) = (&log, &folder);
         async move {
-            let durability = if number % 2 == 0 {
+            let durability = if number.is_multiple_of(2) {
                 Durability::Durable
             } else {
                 Durability::Buffered
