@@ -27,6 +27,7 @@ mod segment;
 mod storage;
 #[cfg(test)]
 mod tests;
+mod window;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;

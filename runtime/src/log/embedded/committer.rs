@@ -9,6 +9,8 @@
 //! that succeeded is it certain that the held records are not there (`Unavailable`); else it is `Unknown`. Nothing is taken until
 //! that and a trial write succeed.
 
+mod reopen;
+
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -31,14 +33,8 @@ use crate::log::{AppendError, Durability, Health, Position, Record};
 const UNSYNCED_AGE_MAX: Duration = Duration::from_secs(1);
 /// Most such bytes; they are kept in memory too.
 const UNSYNCED_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// First and longest pause between attempts to open a failed log again.
-const REOPEN_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 /// What a record in memory costs beside its bytes.
 const RECORD_OVERHEAD: usize = 192;
-/// Written on trial before a failed log takes records again.
-const TRIAL_BYTES: usize = 1024 * 1024;
-const TRIAL_NAME: &str = "trial";
-
 /// Starts the committer and its keeper; `number` is that of the first segment it makes.
 pub(super) fn start(shared: Arc<Shared>, number: u64) -> io::Result<std::thread::JoinHandle<()>> {
     let keeper = Keeper::start(shared.clone())?;
@@ -402,78 +398,6 @@ impl Committer {
     fn rewind(&mut self) {
         self.next.clear();
         self.follow(&self.shared.catalog.load_full());
-    }
-
-    /// Fails what nobody has seen and keeps the log closed for writing until it was opened again.
-    fn fail(&mut self, error: &io::Error, items: Vec<Item>, began: Instant) {
-        let reason: Arc<str> = format!("writing failed: {error}").into();
-        tracing::error!(%error, "the log failed and takes no records until it was opened again");
-        self.shared.queue.refuse(&reason);
-        self.shared.health.send_replace(Health::Down {
-            reason: reason.clone(),
-        });
-        let mut restored = self.restore();
-        self.rewind();
-        for item in items {
-            match (item, &restored) {
-                (Item::Record { reply, .. }, Ok(())) => {
-                    drop(reply.send(Err(AppendError::Unavailable {
-                        reason: reason.clone(),
-                    })));
-                }
-                (Item::Record { reply, .. }, Err(_)) => {
-                    drop(reply.send(Err(AppendError::Unknown {
-                        waited: began.elapsed(),
-                    })));
-                }
-                (Item::Commit { reply, .. }, _) => drop(reply.send(Err(reason.clone()))),
-            }
-        }
-        let mut pause = REOPEN_PAUSE.0;
-        loop {
-            match restored.and_then(|()| self.try_writing()) {
-                Ok(()) => break,
-                Err(error) => tracing::warn!(%error, "the log could not be opened again"),
-            }
-            if self.shared.queue.closed_before(Instant::now() + pause) {
-                return;
-            }
-            pause = (pause * 2).min(REOPEN_PAUSE.1);
-            restored = self.restore();
-        }
-        tracing::info!("the log takes records again");
-        self.shared.queue.accept();
-        self.shared.health.send_replace(Health::Up);
-    }
-
-    /// Brings the file back to what was shown, durably.
-    fn restore(&mut self) -> io::Result<()> {
-        let Some(active) = &mut self.active else {
-            return Ok(());
-        };
-        let name = segment::file_name(active.segment.number);
-        let file = self.shared.storage.open(&name)?;
-        file.set_len(active.end)?;
-        file.write_at(&active.unsynced, active.synced)?;
-        if let Err(error) = file.sync() {
-            // It may have dropped them from the cache: they must survive a `kill -9` before the next attempt.
-            file.write_at(&active.unsynced, active.synced)?;
-            return Err(error);
-        }
-        active.file = file;
-        active.synced = active.end;
-        active.unsynced.clear();
-        Ok(())
-    }
-
-    fn try_writing(&self) -> io::Result<()> {
-        let storage = &self.shared.storage;
-        let file = storage.create(TRIAL_NAME)?;
-        let written = file
-            .write_at(&vec![0; TRIAL_BYTES], 0)
-            .and_then(|()| file.sync());
-        storage.remove(TRIAL_NAME)?;
-        written
     }
 
     /// Syncs, seals, and leaves the mark of a clean end.

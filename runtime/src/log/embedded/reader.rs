@@ -354,10 +354,13 @@ impl Shared {
         let Some(segment) = find() else {
             return Ok(Vec::new());
         };
+        let rewrites = segment.rewrites();
         let frames = match segment.read(&*self.storage, slot, from, end, count_max) {
             Ok(frames) => frames,
-            // Deleted or written anew while it was read: what is asked for is below the start by now, or elsewhere.
-            Err(_) if partition.check(from).is_err() => return Ok(Vec::new()),
+            // Deleted or written anew while it was read: look again.
+            Err(_) if partition.check(from).is_err() || segment.rewrites() != rewrites => {
+                return Ok(Vec::new());
+            }
             Err(error) => return Err(error),
         };
         Ok(frames

@@ -5,24 +5,21 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::Bytes;
 use parking_lot::RwLock;
 use schemas::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::frame::{self, Commit, Frame, POSITIONS, PREFIX, Slot};
-use super::storage::{self, Storage, StorageFile};
+use super::frame::{Commit, Frame, POSITIONS, Slot};
+use super::storage::{self, Storage};
+use super::window::Reader;
 
 /// First bytes of every segment.
 pub(super) const MAGIC: &[u8; 8] = b"LGLOG\0\0\x01";
 const INDEX_MAGIC: &[u8; 8] = b"LGIDX\0\0\x01";
 /// Magic, length and sum of the head.
 const INDEX_PREFIX: usize = 16;
-/// Read at once when catching up.
-const READ_BYTES: usize = 128 * 1024;
 /// Most bytes that one read for a consumer yields, unless a single record is larger.
 const FETCH_BYTES_MAX: usize = 1024 * 1024;
 
@@ -86,6 +83,8 @@ enum Index {
 pub(super) struct Segment {
     pub(super) number: u64,
     bytes: AtomicU64,
+    /// Raised when the file is about to be written anew.
+    rewrites: AtomicU64,
     index: RwLock<Index>,
 }
 
@@ -109,6 +108,7 @@ impl Segment {
         Self {
             number,
             bytes: AtomicU64::new(bytes),
+            rewrites: AtomicU64::new(0),
             index: RwLock::new(Index::Written(runs)),
         }
     }
@@ -126,6 +126,7 @@ impl Segment {
         let segment = Self {
             number,
             bytes: AtomicU64::new(segment_bytes),
+            rewrites: AtomicU64::new(0),
             index: RwLock::new(Index::Sealed(head.lines)),
         };
         Ok(Some((segment, head.snapshot)))
@@ -134,6 +135,11 @@ impl Segment {
     /// Size of its file.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// How often it was written anew; a read that fails while this changes is to be tried again.
+    pub(super) fn rewrites(&self) -> u64 {
+        self.rewrites.load(Ordering::SeqCst)
     }
 
     /// Whether its index is on disk.
@@ -281,6 +287,7 @@ impl Segment {
         let (index, lines) = encode_index(&runs, to, snapshot)?;
         // Without an index file the segment is scanned at open, so that no crash leaves an index of other bytes.
         let mut guard = self.index.write();
+        self.rewrites.fetch_add(1, Ordering::SeqCst);
         storage.remove(&index_name(self.number))?;
         storage.rename(&fresh, &name)?;
         storage::replace(storage, &index_name(self.number), &index)?;
@@ -461,77 +468,4 @@ pub(super) fn scan(storage: &dyn Storage, number: u64) -> io::Result<Scanned> {
         scanned.end += length as u64;
     }
     Ok(scanned)
-}
-
-/// Reads frames through a window, so that neighbours cost one system call.
-struct Reader {
-    file: Arc<dyn StorageFile>,
-    len: u64,
-    window: Bytes,
-    window_at: u64,
-}
-
-impl Reader {
-    fn new(file: Arc<dyn StorageFile>) -> io::Result<Self> {
-        Ok(Self {
-            len: file.len()?,
-            file,
-            window: Bytes::new(),
-            window_at: 0,
-        })
-    }
-
-    /// The bytes from `at` on; none when the file ends before.
-    fn slice(&mut self, at: u64, length: usize) -> io::Result<Option<Bytes>> {
-        if at + length as u64 > self.len {
-            return Ok(None);
-        }
-        let inside =
-            at >= self.window_at && at + length as u64 <= self.window_at + self.window.len() as u64;
-        if !inside {
-            let left = usize::try_from(self.len - at).unwrap_or(usize::MAX);
-            let mut buffer = vec![0; length.max(READ_BYTES).min(left)];
-            self.file.read_at(&mut buffer, at)?;
-            self.window = buffer.into();
-            self.window_at = at;
-        }
-        let start = (at - self.window_at) as usize;
-        Ok(Some(self.window.slice(start..start + length)))
-    }
-
-    /// The frame at `at` with its length; none when there is no whole one. Its parts share the window.
-    fn next(&mut self, at: u64) -> io::Result<Option<(Frame, usize)>> {
-        let Some(prefix) = self.slice(at, PREFIX)? else {
-            return Ok(None);
-        };
-        let Ok(prefix) = <[u8; PREFIX]>::try_from(&prefix[..]) else {
-            return Ok(None);
-        };
-        let length = frame::body_len(prefix);
-        if length == 0 {
-            return Ok(None);
-        }
-        let Some(body) = self.slice(at + PREFIX as u64, length)? else {
-            return Ok(None);
-        };
-        Ok(frame::decode(prefix, &body).map(|frame| (frame, PREFIX + length)))
-    }
-
-    /// The frame at `at` in memory of its own, so that a record that is kept does not keep the window.
-    fn frame(&mut self, at: u64) -> io::Result<Option<Frame>> {
-        let Some((_, length)) = self.next(at)? else {
-            return Ok(None);
-        };
-        let bytes = Bytes::copy_from_slice(&self.raw(at, length)?);
-        let Some((prefix, _)) = bytes.split_first_chunk::<PREFIX>() else {
-            return Ok(None);
-        };
-        Ok(frame::decode(*prefix, &bytes.slice(PREFIX..)))
-    }
-
-    /// The bytes of a frame that [`Reader::next`] has just read.
-    fn raw(&mut self, at: u64, length: usize) -> io::Result<Bytes> {
-        self.slice(at, length)?
-            .ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
-    }
 }

@@ -216,7 +216,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(60))]
+    #![proptest_config(ProptestConfig::with_cases(100))]
 
     /// Whatever happens: durable records stay, buffered ones stay unless the power is cut, refused ones never
     /// appear, no position is used twice, order is the order of the appends.
