@@ -1,6 +1,6 @@
 //! A whole process through the built binary: it starts on an empty folder, answers, and stops.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
