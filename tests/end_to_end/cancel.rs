@@ -72,7 +72,12 @@ async fn a_hang_up_while_queued_means_the_model_is_never_called(
         let client = client.clone();
         async move { client.chat(&chat("mock", "queued")).await }
     });
-    wait_for_status(&client, &format!("/v1/requests/{}", running.request_id), "running").await?;
+    wait_for_status(
+        &client,
+        &format!("/v1/requests/{}", running.request_id),
+        "running",
+    )
+    .await?;
     let listed = || async {
         let (_, list) = client
             .get("/v1/requests?status=accepted")

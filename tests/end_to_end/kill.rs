@@ -149,7 +149,7 @@ impl PausedResults {
         use sqlx::{ConnectOptions as _, Connection as _, Executor as _};
         Ok(Self(match gateway.log_kind() {
             LogKind::Embedded => {
-                let file = gateway.folder.path().join("data/lockgate.db");
+                let file = gateway.folder.path().join("data/store.sqlite");
                 let mut connection = sqlx::sqlite::SqliteConnectOptions::new()
                     .filename(file)
                     .connect()
@@ -237,7 +237,7 @@ async fn the_kill_test_catches_a_commit_before_the_work() -> anyhow::Result<()> 
     let Some(gateway) = Builder::new(LogKind::Embedded, &mock)? else {
         return Ok(());
     };
-    let gateway = gateway.program(program("tests", "lockgate-commits-early")?);
+    let gateway = gateway.program(program(Some("commit-before-work"))?);
     let faults = kill_under_load(gateway, &mock, RoleName::Serve).await?;
     assert!(
         !faults.lost.is_empty(),

@@ -23,7 +23,10 @@ async fn the_openai_sdk_chats_streams_and_gets_the_right_exceptions(
     let deployment = json!({ "provider": "limited", "model": "gpt-4o" });
     let gateway = gateway
         .push("providers", provider)
-        .push("models", json!({ "name": "limited", "deployments": [deployment] }))
+        .push(
+            "models",
+            json!({ "name": "limited", "deployments": [deployment] }),
+        )
         .set("server.requests_max", json!(1))
         .start()
         .await?;

@@ -124,7 +124,7 @@ impl Builder {
         }
         Ok(Self {
             config,
-            program: program("lockgate", "lockgate")?,
+            program: program(None)?,
             environment: Vec::new(),
             stack,
         })

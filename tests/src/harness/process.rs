@@ -1,5 +1,6 @@
 //! A child process whose output is kept, and shown when the test fails.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -156,15 +157,15 @@ pub fn free_port() -> anyhow::Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
-/// Path of a binary of the workspace, built if it is not up to date.
+/// Path of the program, built if it is not up to date, with `feature` if one is given.
 ///
 /// # Errors
 /// When it does not build.
-pub fn program(package: &'static str, name: &'static str) -> anyhow::Result<PathBuf> {
-    static BUILT: LazyLock<parking_lot::Mutex<std::collections::HashMap<&'static str, PathBuf>>> =
+pub fn program(feature: Option<&'static str>) -> anyhow::Result<PathBuf> {
+    static BUILT: LazyLock<parking_lot::Mutex<HashMap<Option<&'static str>, PathBuf>>> =
         LazyLock::new(parking_lot::Mutex::default);
     let mut built = BUILT.lock();
-    if let Some(path) = built.get(name) {
+    if let Some(path) = built.get(&feature) {
         return Ok(path.clone());
     }
     // …/target/debug/deps/end_to_end-hash → …/target/debug
@@ -173,22 +174,39 @@ pub fn program(package: &'static str, name: &'static str) -> anyhow::Result<Path
         .parent()
         .and_then(Path::parent)
         .context("a test binary lies in deps/")?;
+    let name = profile.file_name().context("the folder of the profile")?;
+    let target = profile.parent().context("the target folder")?;
     let mut build = Command::new(env!("CARGO"));
-    build.args(["build", "--quiet", "--package", package, "--bin", name]);
-    build
-        .arg("--target-dir")
-        .arg(profile.parent().context("the target folder")?);
-    if profile.file_name().is_some_and(|name| name == "release") {
+    build.args([
+        "build",
+        "--quiet",
+        "--locked",
+        "--package",
+        "lockgate",
+        "--bin",
+        "lockgate",
+    ]);
+    if name == "release" {
         build.arg("--release");
     }
-    let built_now = build.current_dir(env!("CARGO_MANIFEST_DIR")).output()?;
-    if !built_now.status.success() {
-        bail!(
-            "cargo build: {}",
-            String::from_utf8_lossy(&built_now.stderr)
-        );
+    // A variant shares all that is built but its own crates, and must not take the program's place.
+    let output = match feature {
+        Some(feature) => {
+            build.args(["--features", feature]);
+            target.join(feature)
+        }
+        None => target.to_owned(),
+    };
+    build
+        .env("CARGO_BUILD_BUILD_DIR", target)
+        .arg("--target-dir")
+        .arg(&output)
+        .current_dir(env!("CARGO_MANIFEST_DIR"));
+    let done = build.output()?;
+    if !done.status.success() {
+        bail!("cargo build: {}", String::from_utf8_lossy(&done.stderr));
     }
-    let path = profile.join(name);
-    built.insert(name, path.clone());
+    let path = output.join(name).join("lockgate");
+    built.insert(feature, path.clone());
     Ok(path)
 }
