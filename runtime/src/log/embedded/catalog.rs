@@ -107,7 +107,7 @@ pub(super) struct TopicState {
     pub(super) first_slot: Slot,
     pub(super) partitions: u16,
     pub(super) retention: Duration,
-    /// Raised when records of any of its partitions become visible, and at the log's end.
+    /// Raised when records of any of its partitions become visible.
     pub(super) changed: Arc<Notify>,
 }
 

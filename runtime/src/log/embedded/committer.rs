@@ -66,9 +66,6 @@ impl Drop for Ended {
             reason: "the log is closed".into(),
         });
         self.0.ended.send_replace(true);
-        for topic in self.0.catalog.load().topics.values() {
-            topic.changed.notify_waiters();
-        }
     }
 }
 

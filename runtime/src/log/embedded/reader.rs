@@ -1,5 +1,5 @@
 //! Consumers and tails: from memory at the head, from segments when behind. Nothing polls: a reader sleeps until the committer
-//! has made something visible.
+//! has made something visible. After the log was closed nothing does: readers wait until they are dropped, as on Kafka.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -116,7 +116,6 @@ impl Consumer {
             {
                 return Ok(Polled::Deliveries(deliveries));
             }
-            check_open(self.shared())?;
             changed.await;
         }
     }
@@ -258,7 +257,6 @@ impl Tail {
             if !deliveries.is_empty() {
                 return Ok(deliveries);
             }
-            check_open(shared)?;
             changed.await;
         }
     }
@@ -279,15 +277,6 @@ fn find(
         .slot(number)
         .and_then(|slot| Some((slot, catalog.partitions.get(usize::from(slot))?.clone())))
         .ok_or_else(|| no_such_partition(&topic.name, number))
-}
-
-fn check_open(shared: &Shared) -> Result<(), LogError> {
-    if *shared.ended.borrow() {
-        return Err(LogError::Fatal {
-            reason: "the log is closed".to_owned(),
-        });
-    }
-    Ok(())
 }
 
 /// Records of a partition from `from` on, and where reading goes on; no records when there are none yet.
