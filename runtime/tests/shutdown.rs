@@ -1,5 +1,7 @@
 //! Signals and the end of a process: this very test program is started again as the process to be stopped.
 
+#![expect(clippy::unwrap_used, reason = "a test may unwrap, its helpers as well")]
+
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 

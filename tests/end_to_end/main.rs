@@ -1,5 +1,11 @@
 //! End-to-end tests: real processes, real broker, real database, real SDK. One file per behaviour.
 
+#![expect(clippy::expect_used, reason = "a test may, and so may its helpers")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a test's tasks end with its runtime"
+)]
+
 mod cancel;
 mod chat;
 mod drain;

@@ -32,11 +32,7 @@ impl Stack {
     /// # Panics
     /// When there is none though `LOCKGATE_TEST_REQUIRE_STACK` asks for it.
     #[must_use]
-    #[expect(
-        clippy::print_stderr,
-        clippy::panic,
-        reason = "for the reader of the test's output"
-    )]
+    #[expect(clippy::print_stderr, reason = "for the reader of the test's output")]
     pub fn find() -> Option<Self> {
         let stack = (|| {
             Some(Self {
