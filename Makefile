@@ -23,7 +23,7 @@ test: ## run all tests against a real stack, started and taken down here
 	@scripts/setup test
 	cargo build --workspace --bins --locked
 	cargo test --workspace --locked --no-run
-	@deploy/local/stack run --dir $(TEST_STACK) -- cargo test --workspace --locked $(ARGS)
+	@LOCKGATE_TEST_REQUIRE_STACK=1 deploy/local/stack run --dir $(TEST_STACK) -- cargo test --workspace --locked $(ARGS)
 
 check: ## format, clippy, licences and the direction of dependencies
 	@scripts/setup check
@@ -34,7 +34,7 @@ check: ## format, clippy, licences and the direction of dependencies
 bench: ## measure Lockgate on both logs; ARGS="…" goes to the bench binary
 	@scripts/setup test
 	cargo build --release --locked --package lockgate
-	@deploy/local/stack run --dir $(TEST_STACK) -- cargo run --release --locked --package tests --bin bench -- $(ARGS)
+	@deploy/local/stack run --dir $(TEST_STACK) -- cargo run --release --locked --package tests --bin bench -- run --out docs/benchmarks.md $(ARGS)
 
 stack-up: ## start Kafka, schema registry, PostgreSQL and Redis for development
 	@scripts/setup test
