@@ -117,6 +117,9 @@ impl Queue {
             }
         }
         state.asleep = false;
+        // Whoever shares the core with this thread may be about to append: one sync for two records costs
+        // less than two. On an idle core it returns at once.
+        parking_lot::MutexGuard::unlocked(&mut state, std::thread::yield_now);
         let mut taken = 0;
         let mut batch = Vec::with_capacity(state.works.len().min(1024));
         while let Some((work, bytes)) = state.works.pop_front() {
