@@ -31,7 +31,7 @@ pub(super) use consumer::Consumer;
 pub(super) use tail::Tail;
 
 /// How to reach the cluster and what to create there.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Settings {
     /// `host:port` of some brokers.
     pub brokers: Vec<String>,
@@ -43,6 +43,19 @@ pub struct Settings {
     pub partitions: BTreeMap<String, i32>,
     /// Further librdkafka properties (security, session time-out).
     pub properties: BTreeMap<String, String>,
+}
+
+impl std::fmt::Debug for Settings {
+    /// Of the properties only the names: values may be secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Settings")
+            .field("brokers", &self.brokers)
+            .field("topic_prefix", &self.topic_prefix)
+            .field("replication", &self.replication)
+            .field("partitions", &self.partitions)
+            .field("properties", &self.properties.keys())
+            .finish()
+    }
 }
 
 /// Largest record, the same for producers, consumers and topics.

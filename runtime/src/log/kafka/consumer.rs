@@ -34,6 +34,10 @@ pub(in crate::log) struct Consumer {
     paused: bool,
     /// Positions to commit again on close.
     committed: BTreeMap<i32, i64>,
+    /// The broker refused the position of a partition, and it is not known yet of which.
+    is_refused: bool,
+    /// Ends the next [`Consumer::recv`]: met behind deliveries that go first. librdkafka tells it only once.
+    failure: Option<LogError>,
     poller: Arc<Poller>,
 }
 
@@ -72,6 +76,8 @@ impl Consumer {
             assigned: BTreeMap::new(),
             paused: false,
             committed: BTreeMap::new(),
+            is_refused: false,
+            failure: None,
             poller: kafka
                 .shared
                 .pollers
@@ -85,6 +91,20 @@ impl Consumer {
             self.poller.polled();
             if let Some(rebalance) = self.inner.context().take() {
                 return Ok(self.rebalanced(rebalance));
+            }
+            if let Some(failure) = self.failure.take() {
+                return Err(failure);
+            }
+            if self.is_refused {
+                match self.out_of_range().await {
+                    Ok(Some(lost)) => return Err(lost),
+                    // All positions are there (again): fetching goes on.
+                    Ok(None) => self.assign_started()?,
+                    // Asked again after the next poll, which must not wait.
+                    Err(error) => {
+                        tracing::debug!(%error, topic = %self.topic, "a refused position waits for the broker");
+                    }
+                }
             }
             let received = tokio::select! {
                 biased;
@@ -109,9 +129,8 @@ impl Consumer {
                 };
                 match received.map(|message| delivery(&self.topic, &message)) {
                     Ok(next) => self.take(next, &mut deliveries),
-                    // An error that ends the consumer comes again with the next call.
                     Err(error) => {
-                        tracing::debug!(%error, "a batch ended early");
+                        self.failure = self.check(&error).err();
                         break;
                     }
                 }
@@ -150,24 +169,15 @@ impl Consumer {
         }
     }
 
-    /// Broker trouble is waited out by librdkafka; what is left ends the consumer.
-    fn check(&self, error: &KafkaError) -> Result<(), LogError> {
+    /// Broker trouble is waited out by librdkafka; what is left ends the consumer or a partition.
+    fn check(&mut self, error: &KafkaError) -> Result<(), LogError> {
         if let Some((_, reason)) = self.inner.client().fatal_error() {
             return Err(LogError::Fatal { reason });
         }
         match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
-                let (partition, offset) = self
-                    .assigned
-                    .iter()
-                    .find_map(|(partition, next)| next.map(|next| (*partition, next)))
-                    .unwrap_or_default();
-                Err(LogError::BelowStart {
-                    topic: self.topic.clone(),
-                    partition,
-                    offset,
-                    low: offset + 1,
-                })
+                self.is_refused = true;
+                Ok(())
             }
             Some(RDKafkaErrorCode::PollExceeded) => Err(LogError::Fatal {
                 reason: format!("the consumer of {} was not polled in time", self.full_name),
@@ -177,6 +187,25 @@ impl Consumer {
                 Ok(())
             }
         }
+    }
+
+    /// A started partition whose position is not on the log (the error of librdkafka names none); it counts as not
+    /// started from then on. None: all positions are there.
+    async fn out_of_range(&mut self) -> Result<Option<LogError>, LogError> {
+        let started = self.assigned.iter();
+        let started: Vec<(i32, i64)> = started
+            .filter_map(|(partition, next)| next.map(|next| (*partition, next)))
+            .collect();
+        for (partition, next) in started {
+            let marks = self.kafka.watermarks(&self.topic, partition).await?;
+            if let Err(lost) = within(&self.topic, partition, next, marks) {
+                self.assigned.insert(partition, None);
+                // Others may be out of range as well: all are looked at once more.
+                return Ok(Some(lost));
+            }
+        }
+        self.is_refused = false;
+        Ok(None)
     }
 
     pub(in crate::log) async fn start(
@@ -197,7 +226,7 @@ impl Consumer {
                     .await?
                     .unwrap_or(marks.low),
             };
-            self.within(*partition, offset, marks)?;
+            within(&self.topic, *partition, offset, marks)?;
             starts.push((*partition, offset));
         }
         for (partition, offset) in starts {
@@ -205,11 +234,7 @@ impl Consumer {
                 *next = Some(offset);
             }
         }
-        self.assign_started()?;
-        if self.paused {
-            self.set_paused(true);
-        }
-        Ok(())
+        self.assign_started()
     }
 
     pub(in crate::log) async fn seek(
@@ -218,38 +243,13 @@ impl Consumer {
         offset: i64,
     ) -> Result<(), LogError> {
         let marks = self.kafka.watermarks(&self.topic, partition).await?;
-        self.within(partition, offset, marks)?;
+        within(&self.topic, partition, offset, marks)?;
         match self.assigned.get_mut(&partition) {
             Some(next) => *next = Some(offset),
             None => return Ok(()),
         }
         // Assigning anew drops what was fetched ahead; a seek right after an assignment may be refused.
-        self.assign_started()?;
-        if self.paused {
-            self.set_paused(true);
-        }
-        Ok(())
-    }
-
-    fn within(&self, partition: i32, offset: i64, marks: Watermarks) -> Result<(), LogError> {
-        let topic = self.topic.clone();
-        if offset < marks.low {
-            return Err(LogError::BelowStart {
-                topic,
-                partition,
-                offset,
-                low: marks.low,
-            });
-        }
-        if offset > marks.high {
-            return Err(LogError::BeyondEnd {
-                topic,
-                partition,
-                offset,
-                high: marks.high,
-            });
-        }
-        Ok(())
+        self.assign_started()
     }
 
     async fn committed_offset(&self, partition: i32) -> Result<Option<i64>, LogError> {
@@ -281,7 +281,12 @@ impl Consumer {
         }
         self.inner
             .assign(&list)
-            .map_err(|error| unavailable(&error))
+            .map_err(|error| unavailable(&error))?;
+        // An assignment forgets what was paused.
+        if self.paused {
+            self.set_paused(true);
+        }
+        Ok(())
     }
 
     pub(in crate::log) fn pause(&mut self) {
@@ -362,6 +367,33 @@ impl Consumer {
     }
 }
 
+/// Whether records can be read from `offset` on.
+pub(super) fn within(
+    topic: &Arc<str>,
+    partition: i32,
+    offset: i64,
+    Watermarks { low, high }: Watermarks,
+) -> Result<(), LogError> {
+    let topic = Arc::clone(topic);
+    if offset < low {
+        return Err(LogError::BelowStart {
+            topic,
+            partition,
+            offset,
+            low,
+        });
+    }
+    if offset > high {
+        return Err(LogError::BeyondEnd {
+            topic,
+            partition,
+            offset,
+            high,
+        });
+    }
+    Ok(())
+}
+
 /// The one place of commit arithmetic: our positions are the *next* offset to read, and so are those of a list
 /// (`commit_message` and `store_offset` would add one).
 fn positions_list(full_name: &str, next: &[(i32, i64)]) -> Result<TopicPartitionList, LogError> {
@@ -416,5 +448,62 @@ mod tests {
         let list = positions_list("t", &[(3, 42)]).unwrap();
         let element = list.find_partition("t", 3).unwrap();
         assert_eq!(element.offset(), Offset::Offset(42));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_partition_whose_position_is_gone_is_named_and_the_others_go_on() {
+        let Some(broker) = crate::log::kafka::tests::Broker::new() else {
+            return;
+        };
+        let topic = schemas::topic::REQUESTS_INTERACTIVE;
+        let kafka = Kafka::open(&broker.settings).unwrap();
+        kafka
+            .ensure_topics(&crate::log::kafka::tests::topics())
+            .await
+            .unwrap();
+        let mut consumer = kafka
+            .consume("lost", topic, ConsumeOptions::default())
+            .unwrap();
+        let Polled::Assigned { epoch, partitions } = consumer.recv().await.unwrap() else {
+            panic!("nothing is delivered before a start");
+        };
+        assert_eq!(partitions, [0, 1]);
+        let starts = partitions
+            .iter()
+            .map(|partition| (*partition, StartAt::Committed))
+            .collect::<Vec<_>>();
+        consumer.start(epoch, &starts).await.unwrap();
+        // As if the log had lost its tail while it was read.
+        consumer.assigned.insert(1, Some(100));
+        consumer.assign_started().unwrap();
+        let lost = consumer.recv().await.unwrap_err();
+        assert!(
+            matches!(
+                lost,
+                LogError::BeyondEnd {
+                    partition: 1,
+                    offset: 100,
+                    high: 0,
+                    ..
+                }
+            ),
+            "{lost:?}"
+        );
+        kafka
+            .health()
+            .wait_for(|health| *health == crate::log::Health::Up)
+            .await
+            .unwrap();
+        let record = crate::log::conformance::record("a");
+        kafka
+            .append(topic, crate::log::Place::Partition(0), record)
+            .await
+            .unwrap();
+        let polled = consumer.recv().await.unwrap();
+        let Polled::Deliveries(deliveries) = polled else {
+            panic!("{polled:?}");
+        };
+        assert_eq!(deliveries[0].position.partition, 0);
+        consumer.close(Duration::from_secs(5)).await;
     }
 }

@@ -7,19 +7,24 @@ use rdkafka::consumer::{Consumer as _, StreamConsumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::consumer::delivery;
+use super::consumer::{delivery, within};
 use super::context::Context;
-use super::{Kafka, consumer_config, unavailable};
+use super::{Kafka, PROBE_PERIOD, consumer_config, unavailable};
 use crate::log::{Delivery, LogError};
 
 /// Most records of one [`Tail::recv`].
 const BATCH_MAX: usize = 500;
 
 pub(in crate::log) struct Tail {
+    kafka: Kafka,
     inner: Option<Arc<StreamConsumer<Context>>>,
     topic: Arc<str>,
     partition: i32,
     next: i64,
+    /// The broker refused the position, and it is not known yet why.
+    is_refused: bool,
+    /// Ends the next [`Tail::recv`]: met behind deliveries that go first. librdkafka tells it only once.
+    failure: Option<LogError>,
 }
 
 impl std::fmt::Debug for Tail {
@@ -41,22 +46,7 @@ impl Tail {
     ) -> Result<Self, LogError> {
         let marks = kafka.watermarks(topic, partition).await?;
         let topic: Arc<str> = topic.into();
-        if offset < marks.low {
-            return Err(LogError::BelowStart {
-                topic,
-                partition,
-                offset,
-                low: marks.low,
-            });
-        }
-        if offset > marks.high {
-            return Err(LogError::BeyondEnd {
-                topic,
-                partition,
-                offset,
-                high: marks.high,
-            });
-        }
+        within(&topic, partition, offset, marks)?;
         // librdkafka wants a group name to hand out messages; without a subscription no broker learns of it.
         let config = consumer_config(&kafka.shared.settings, &kafka.full_name("tail"));
         let inner: StreamConsumer<Context> = config
@@ -64,16 +54,32 @@ impl Tail {
             .map_err(|error: KafkaError| LogError::Fatal {
                 reason: error.to_string(),
             })?;
-        let mut list = TopicPartitionList::new();
-        list.add_partition_offset(&kafka.full_name(&topic), partition, Offset::Offset(offset))
-            .map_err(|error| unavailable(&error))?;
-        inner.assign(&list).map_err(|error| unavailable(&error))?;
-        Ok(Self {
+        let tail = Self {
+            kafka: kafka.clone(),
             inner: Some(Arc::new(inner)),
             topic,
             partition,
             next: offset,
-        })
+            is_refused: false,
+            failure: None,
+        };
+        tail.assign()?;
+        Ok(tail)
+    }
+
+    /// Fetches from the next record on.
+    fn assign(&self) -> Result<(), LogError> {
+        let Some(inner) = &self.inner else {
+            return Ok(());
+        };
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(
+            &self.kafka.full_name(&self.topic),
+            self.partition,
+            Offset::Offset(self.next),
+        )
+        .map_err(|error| unavailable(&error))?;
+        inner.assign(&list).map_err(|error| unavailable(&error))
     }
 
     pub(in crate::log) async fn recv(&mut self) -> Result<Vec<Delivery>, LogError> {
@@ -83,6 +89,12 @@ impl Tail {
             });
         };
         let first = loop {
+            if let Some(failure) = self.failure.take() {
+                return Err(failure);
+            }
+            if self.is_refused {
+                self.place_anew().await?;
+            }
             match inner.recv().await {
                 Ok(message) => break delivery(&self.topic, &message),
                 Err(error) => self.check(&inner, &error)?,
@@ -93,8 +105,11 @@ impl Tail {
         while deliveries.len() < BATCH_MAX {
             match inner.recv().now_or_never() {
                 Some(Ok(message)) => deliveries.push(delivery(&self.topic, &message)),
-                // An error that ends the tail comes again with the next call.
-                Some(Err(_)) | None => break,
+                Some(Err(error)) => {
+                    self.failure = self.check(&inner, &error).err();
+                    break;
+                }
+                None => break,
             }
         }
         if let Some(last) = deliveries.last() {
@@ -103,24 +118,40 @@ impl Tail {
         Ok(deliveries)
     }
 
-    fn check(&self, inner: &StreamConsumer<Context>, error: &KafkaError) -> Result<(), LogError> {
+    fn check(
+        &mut self,
+        inner: &StreamConsumer<Context>,
+        error: &KafkaError,
+    ) -> Result<(), LogError> {
         if let Some((_, reason)) = inner.client().fatal_error() {
             return Err(LogError::Fatal { reason });
         }
         match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
-                Err(LogError::BelowStart {
-                    topic: self.topic.clone(),
-                    partition: self.partition,
-                    offset: self.next,
-                    low: self.next + 1,
-                })
+                self.is_refused = true;
             }
-            _ => {
-                tracing::debug!(%error, topic = %self.topic, "the tail met an error");
-                Ok(())
-            }
+            _ => tracing::debug!(%error, topic = %self.topic, "the tail met an error"),
         }
+        Ok(())
+    }
+
+    /// After a refused position: fetches go on from it when it is there, else it is an error. The broker is asked
+    /// until it answers.
+    async fn place_anew(&mut self) -> Result<(), LogError> {
+        let marks = loop {
+            match self.kafka.watermarks(&self.topic, self.partition).await {
+                Ok(marks) => break marks,
+                Err(error) if error.is_retryable() => {
+                    tracing::debug!(%error, topic = %self.topic, "a refused position waits for the broker");
+                    tokio::time::sleep(PROBE_PERIOD).await;
+                }
+                Err(error) => return Err(error),
+            }
+        };
+        within(&self.topic, self.partition, self.next, marks)?;
+        self.assign()?;
+        self.is_refused = false;
+        Ok(())
     }
 
     pub(in crate::log) fn position(&self) -> i64 {

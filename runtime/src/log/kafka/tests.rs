@@ -12,8 +12,8 @@ use crate::log::{
 use super::Settings;
 
 /// Topics and groups of its own on the broker.
-struct Broker {
-    settings: Settings,
+pub(super) struct Broker {
+    pub(super) settings: Settings,
 }
 
 #[expect(clippy::disallowed_methods, reason = "where the tests' broker is")]
@@ -25,7 +25,7 @@ fn brokers() -> Option<String> {
 
 impl Broker {
     /// None when no broker is there to test with.
-    fn new() -> Option<Self> {
+    pub(super) fn new() -> Option<Self> {
         let settings = Settings {
             brokers: brokers()?.split(',').map(str::to_owned).collect(),
             topic_prefix: format!("test-{}.", uuid::Uuid::new_v4().simple()),
@@ -41,7 +41,7 @@ impl Broker {
 }
 
 /// Few, so that a test does not wait for hundreds of partitions.
-fn topics() -> Vec<Topic> {
+pub(super) fn topics() -> Vec<Topic> {
     let used = [
         topic::REQUESTS_INTERACTIVE,
         topic::DEAD_LETTERS,
