@@ -89,14 +89,6 @@ pub(crate) fn shutting_down() -> ErrorBody {
     ErrorBody::shutting_down(DRAIN_RETRY_AFTER)
 }
 
-/// Text that was sent belongs to a run that was replaced: there is no honest way to go on.
-pub(crate) fn stream_replaced(id: RequestId) -> ErrorBody {
-    ErrorBody {
-        code: Some("stream_replaced".to_owned()),
-        ..ErrorBody::run_replaced(id)
-    }
-}
-
 /// The end came, but not all that was said before it.
 pub(crate) fn stream_incomplete(id: RequestId) -> ErrorBody {
     ErrorBody {

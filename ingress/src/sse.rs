@@ -211,7 +211,8 @@ impl EventStream {
         let id = self.answer.id();
         match self.answer.take(event) {
             Step::Started { replaces: true, .. } if self.token_sent => {
-                self.end(Err(error::stream_replaced(id)), StreamEnd::Replaced);
+                // Text that was sent belongs to a run that was replaced: there is no honest way to go on.
+                self.end(Err(ErrorBody::run_replaced(id)), StreamEnd::Replaced);
             }
             Step::Started { replaces: true, .. } => {
                 self.out.clear();

@@ -233,7 +233,7 @@ async fn text_of_a_replaced_run_is_never_spliced() {
     frame(&mut stream).await.unwrap();
     scene.append(vec![started(2), delta(2, 0, &["b"])]);
     let last = frame(&mut stream).await.unwrap();
-    assert!(last.contains("stream_replaced"), "{last}");
+    assert!(last.contains("run_replaced"), "{last}");
     assert!(!last.contains("{\"t\":\"b\"}") && !last.contains("[DONE]"));
     assert_eq!(frame(&mut stream).await, None);
 }

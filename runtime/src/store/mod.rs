@@ -23,7 +23,7 @@ use sqlx::{AnyPool, ConnectOptions, Row, Transaction};
 use tokio::sync::{Mutex, OnceCell, OwnedMutexGuard};
 
 /// Longest wait for a connection. Short: callers have an answer without the store, or try again.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest that a statement of the API may take.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest that a batch of a sink or a sweep may take.
