@@ -162,7 +162,7 @@ pub struct Server {
 }
 
 /// `telemetry`.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Telemetry {
     /// Where `/metrics`, `/healthz`, `/readyz` are served. Default 127.0.0.1:9464.
     pub listen: SocketAddr,
@@ -221,7 +221,7 @@ pub struct Replies {
 }
 
 /// `schema_registry`.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct SchemaRegistry {
     /// Base URL of a Confluent-compatible API; none: the local registry (embedded log only).
     pub url: Option<url::Url>,
@@ -237,7 +237,7 @@ pub struct Store {
 }
 
 /// `objects`.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Objects {
     /// `s3://bucket/prefix` or `file:///folder`; none: a folder under `data_dir`.
     pub url: Option<url::Url>,
@@ -288,7 +288,7 @@ pub struct Provider {
 }
 
 /// How a provider is spoken to.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub enum ProviderKind {
     /// `kind: openai`: any server that speaks OpenAI's API.
     OpenAi {
@@ -402,4 +402,59 @@ pub struct Deployment {
     pub weight: u32,
     /// Calls at once from one process. Default 1,000.
     pub concurrency_max: usize,
+}
+
+// By hand where there are URLs: their own `Debug` shows passwords.
+
+impl fmt::Debug for Telemetry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Telemetry")
+            .field("listen", &self.listen)
+            .field("log_format", &self.log_format)
+            .field(
+                "otlp_endpoint",
+                &self.otlp_endpoint.as_ref().map(print::without_secrets),
+            )
+            .field("log_level", &self.log_level)
+            .finish()
+    }
+}
+
+impl fmt::Debug for SchemaRegistry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SchemaRegistry")
+            .field("url", &self.url.as_ref().map(print::without_secrets))
+            .field("register", &self.register)
+            .finish()
+    }
+}
+
+impl fmt::Debug for Objects {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Objects")
+            .field("url", &self.url.as_ref().map(print::without_secrets))
+            .field("shared", &self.shared)
+            .field("aws", &self.aws)
+            .finish()
+    }
+}
+
+impl fmt::Debug for ProviderKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OpenAi {
+                base_url,
+                keys,
+                timeouts,
+            } => f
+                .debug_struct("OpenAi")
+                .field("base_url", &print::without_secrets(base_url))
+                .field("keys", keys)
+                .field("timeouts", timeouts)
+                .finish(),
+            Self::Scripted { script } => {
+                f.debug_struct("Scripted").field("script", script).finish()
+            }
+        }
+    }
 }

@@ -110,23 +110,28 @@ fn size(value: ByteSize) -> Node {
     text(format_args!("{}{name}", bytes / unit))
 }
 
-/// A URL without password, in user info or in parameters.
 fn url(url: &Url) -> Node {
+    text(without_secrets(url))
+}
+
+/// A URL without password, in user info or in parameters.
+pub(super) fn without_secrets(url: &Url) -> String {
     let mut url = url.clone();
     if url.password().is_some() && url.set_password(Some(HIDDEN)).is_err() {
-        return text(HIDDEN);
+        return HIDDEN.to_owned();
     }
     if url.query().is_some() {
         let shown: Vec<(String, String)> = url
             .query_pairs()
             .map(|(name, value)| {
-                let shown = if is_secret(&name) { HIDDEN } else { &value };
+                let is_secret = is_secret(&name) || name.to_ascii_lowercase().contains("key");
+                let shown = if is_secret { HIDDEN } else { &value };
                 (name.to_string(), shown.to_owned())
             })
             .collect();
         url.query_pairs_mut().clear().extend_pairs(shown);
     }
-    text(url)
+    url.into()
 }
 
 fn secret_url(secret: &SecretString) -> Node {

@@ -40,7 +40,7 @@ log:
 schema_registry: { url: "http://reader:hunter2@127.0.0.1:8081/apis/ccompat/v7" }
 store: { url: "postgres://me:hunter2@localhost/lockgate?sslpassword=hunter2" }
 objects: { url: "s3://bucket/prefix" }
-telemetry: { otlp_endpoint: "http://127.0.0.1:4318" }
+telemetry: { otlp_endpoint: "http://me:hunter2@127.0.0.1:4318/?api-key=hunter2" }
 "#;
 
 fn variables(pairs: &[(&str, &str)]) -> Variables {
@@ -344,7 +344,7 @@ fn printing_hides_secrets_and_can_be_read_again() {
         let config = read(text, &[("LOCAL_API_KEY", "hunter2")], None).unwrap();
         let printed = config.print();
         assert!(!printed.contains("hunter2"), "{printed}");
-        assert!(!format!("{config:?}").contains("sasl.password\": \"hunter2"));
+        assert!(!format!("{config:?}").contains("hunter2"));
         let again = read(&printed, &[], None).unwrap();
         assert_eq!(printed, again.print());
         assert_eq!(config.version(), again.version());
