@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hyper::HeaderMap;
 use hyper::header::AUTHORIZATION;
-use runtime::store::keys::{Key, KeySnapshot, Role};
+use runtime::store::keys::{Key, KeySnapshot, Refusal, Role};
 use schemas::event::ErrorBody;
 
 use crate::error;
@@ -21,6 +21,15 @@ pub(crate) fn admin(headers: &HeaderMap, keys: &KeySnapshot) -> Result<Arc<Key>,
     match key.role {
         Role::Admin => Ok(key),
         Role::Member => Err(error::admins_only()),
+    }
+}
+
+/// Whether what needs the store can be done at all: a store known to be down is said at once, without waiting for it.
+pub(crate) fn needs_store(keys: &KeySnapshot) -> Result<(), ErrorBody> {
+    if keys.is_fresh() {
+        Ok(())
+    } else {
+        Err(error::key_refused(Refusal::StoreUnavailable))
     }
 }
 

@@ -66,16 +66,17 @@ struct View {
 
 impl Keys {
     pub(crate) async fn list(&self, headers: &HeaderMap) -> Result<Reply, ErrorBody> {
-        auth::admin(headers, &self.keys)?;
+        self.authorize(headers)?;
         let keys = self.store.list_keys().await.map_err(failed)?;
         let views = keys.into_iter().map(|key| view(key, None)).collect();
         let list = List::new(views, false, |view: &View| view.id.clone());
         Ok(reply::json(StatusCode::OK, &list))
     }
 
-    /// Called before the body of [`Keys::create`] is read.
+    /// Whether the caller may and the store can; asked before the body of [`Keys::create`] is read.
     pub(crate) fn authorize(&self, headers: &HeaderMap) -> Result<(), ErrorBody> {
-        auth::admin(headers, &self.keys).map(|_| ())
+        auth::admin(headers, &self.keys)?;
+        auth::needs_store(&self.keys)
     }
 
     pub(crate) async fn create(&self, body: &Bytes) -> Result<Reply, ErrorBody> {
@@ -91,7 +92,7 @@ impl Keys {
     }
 
     pub(crate) async fn disable(&self, headers: &HeaderMap, id: &str) -> Result<Reply, ErrorBody> {
-        auth::admin(headers, &self.keys)?;
+        self.authorize(headers)?;
         let disabled = self.store.disable_key(id).await.map_err(failed)?;
         let key = disabled.ok_or_else(|| error::unknown_key(id))?;
         info!(key.id = %key.id, tenant = %key.tenant, "key disabled");
