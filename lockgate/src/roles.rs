@@ -1,5 +1,6 @@
 //! The roles of a process: how each is started, watched and stopped.
 
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
@@ -48,6 +49,8 @@ pub(crate) struct Start<'a> {
     pub(crate) tasks: &'a TaskTracker,
     /// Ends what follows the roles.
     pub(crate) end: &'a CancellationToken,
+    /// Set when the stop begins: when its one grace period is over, whichever role is stopped when.
+    pub(crate) deadline: &'a Arc<OnceLock<Instant>>,
 }
 
 impl Start<'_> {
@@ -100,6 +103,7 @@ impl Start<'_> {
             models: self.config.models.clone(),
             config_version: self.config.version(),
             grace: self.config.shutdown.grace,
+            deadline: Arc::clone(self.deadline),
         };
         self.run(PROCESSORS, |stop| processors::run(settings, parts, stop))
     }

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -107,12 +108,14 @@ async fn work(
 
     // 5. The roles. Each is ready in its own time: processors with the control topic read, ingress with its replies
     //    tailed.
+    let deadline = Arc::new(OnceLock::new());
     let start = Start {
         config,
         shared: &shared,
         readiness: &readiness,
         tasks: &tasks,
         end: &end,
+        deadline: &deadline,
     };
     let mut running = start.roles(role, door).await;
     readiness.set(STARTED, true);
@@ -127,7 +130,7 @@ async fn work(
     let grace = config.shutdown.grace;
     watchdog::arm(grace + PROCESS_LAST)?;
     info!(?grace, "stopping");
-    let deadline = Instant::now() + grace;
+    let deadline = *deadline.get_or_init(|| Instant::now() + grace);
     // 7. Ingress admits nobody and answers whom it can. 8. Processors finish what they can and give back the rest.
     // 9. Sinks write what has arrived.
     let mut failure = failed;

@@ -1,12 +1,13 @@
 //! What the processors need of the configuration, and the models made of it.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::HeaderValue;
 use runtime::config::{self, KeySource, ProviderKind, ScriptLine, Timeouts};
 use secrecy::ExposeSecret;
+use tokio::time::Instant;
 use url::Url;
 
 use crate::adapters::Adapter;
@@ -30,6 +31,9 @@ pub struct Settings {
     pub config_version: String,
     /// Longest that work in flight may take after the stop.
     pub grace: Duration,
+    /// Where the stop has begun before theirs, as in a process of several roles: when the grace period of all is over.
+    /// Set before the stop, or never.
+    pub deadline: Arc<OnceLock<Instant>>,
 }
 
 /// A model that clients may name.

@@ -10,6 +10,7 @@ use runtime::store::Store;
 use runtime::telemetry::Readiness;
 use schemas::request::Lane;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
@@ -145,7 +146,14 @@ pub async fn run(settings: Settings, parts: Parts, stop: CancellationToken) -> R
     // 3. Until the stop, or until a part fails for good.
     ending.cancelled().await;
     readiness.set(crate::READY, false);
-    drain(&work, &tasks, settings.grace).await;
+    let latest = Instant::now() + settings.grace;
+    let deadline = settings.deadline.get().copied();
+    drain(
+        &work,
+        &tasks,
+        deadline.map_or(latest, |common| common.min(latest)),
+    )
+    .await;
     drained.cancel();
     loops.close();
     loops.wait().await;
@@ -226,12 +234,15 @@ async fn supervise(
     outcome
 }
 
-/// What is in flight finishes within the grace period; the rest is given back.
-async fn drain(work: &Work, tasks: &TaskTracker, grace: Duration) {
+/// What is in flight finishes before the deadline; the rest is given back.
+async fn drain(work: &Work, tasks: &TaskTracker, deadline: Instant) {
     work.runs.fence_all();
     tasks.close();
     info!(requests = work.runs.len(), "draining");
-    if tokio::time::timeout(grace, tasks.wait()).await.is_ok() {
+    if tokio::time::timeout_at(deadline, tasks.wait())
+        .await
+        .is_ok()
+    {
         return;
     }
     warn!(

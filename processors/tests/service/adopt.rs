@@ -154,6 +154,28 @@ async fn a_drain_finishes_what_fits_and_gives_back_the_rest() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stop_that_began_elsewhere_leaves_only_what_is_left_of_its_grace_period() {
+    let rig = Rig::new().await;
+    let mut upstream = Upstream::start(|_| vec![stream_head(), token("lost"), Act::Hang]).await;
+    let mut settings = settings(&[&upstream.url]);
+    settings.grace = Duration::from_secs(60);
+    if let runtime::config::ProviderKind::OpenAi { timeouts, .. } = &mut settings.providers[0].kind
+    {
+        timeouts.idle = Duration::from_secs(30);
+    }
+    let deadline = settings.deadline.clone();
+    let processors = rig.start(settings);
+    let slow = rig.submit(&request(true)).await;
+    upstream.call().await;
+    deadline.set(tokio::time::Instant::now()).unwrap();
+    tokio::time::timeout(Duration::from_secs(10), processors.stop())
+        .await
+        .unwrap();
+    rig.until(slow, |event| matches!(event, Event::Released(_)))
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_the_store_knows_as_ended_is_not_called_and_the_rest_is_found_on_the_log() {
     let rig = Rig::new().await;
     let upstream = Upstream::start(|_| answer("hi")).await;

@@ -156,6 +156,8 @@ impl Rig {
             answer: None,
             partial: false,
             request_body: None,
+            request_bytes: None,
+            answer_bytes: None,
         };
         let place = request.id.reply();
         let advance = Advance {
@@ -408,6 +410,7 @@ pub(crate) fn settings(urls: &[&str]) -> Settings {
         }],
         config_version: "v1".into(),
         grace: Duration::from_secs(5),
+        deadline: Default::default(),
     }
 }
 
