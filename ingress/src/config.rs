@@ -32,7 +32,7 @@ pub struct Settings {
     pub on_takeover: OnTakeover,
     /// Longest that requests in flight may take after the stop.
     pub grace: Duration,
-    /// Open connections at once; more are closed at once.
+    /// Open connections at once; more are answered with 503 and closed.
     pub connections_max: usize,
     /// Largest head of a request in bytes.
     pub head_bytes_max: usize,

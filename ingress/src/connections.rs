@@ -7,7 +7,8 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::AsyncWriteExt;
+use schemas::event::ErrorBody;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -25,9 +26,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const BUFFER_BYTES: usize = 64 * 1024;
 /// Longest that the last words to a client may take.
 const FAREWELL_MAX: Duration = Duration::from_millis(500);
-/// To a client whose head did not end in time; no request was read that it could answer.
-const HEAD_TIMED_OUT: &[u8] =
-    b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+/// Connections beyond the maximum that are told so at once; further ones are closed without a word.
+const REFUSALS_MAX: usize = 64;
+/// What a client beyond the maximum is told to wait.
+const REFUSED_RETRY_AFTER: Duration = Duration::from_secs(1);
+/// Most of what a refused client sends that is read, so that it gets to read the answer instead of a reset.
+const REFUSED_BYTES_MAX: u64 = 64 * 1024;
 
 /// What connections are served with.
 #[derive(Debug, Clone)]
@@ -73,6 +77,7 @@ impl Connections {
         tasks: TaskTracker,
     ) {
         let room = Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS)));
+        let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
         loop {
             let accepted = tokio::select! {
                 () = self.end.cancelled() => return,
@@ -88,7 +93,17 @@ impl Connections {
             };
             let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
                 self.metrics.connection_refused();
-                debug!("too many connections, one closed");
+                debug!("too many connections, one refused");
+                if let Ok(permit) = Arc::clone(&refusals).try_acquire_owned() {
+                    let socket = Socket::new(stream, self.write_timeout);
+                    let words = self
+                        .routes
+                        .bare(&ErrorBody::overloaded(REFUSED_RETRY_AFTER));
+                    tasks.spawn(async move {
+                        farewell(socket, &words).await;
+                        drop(permit);
+                    });
+                }
                 continue;
             };
             let connections = self.clone();
@@ -138,7 +153,8 @@ impl Connections {
                 let parts = connection.into_parts();
                 // An idle connection just ends; one within a head is told why.
                 if !parts.read_buf.is_empty() {
-                    farewell(parts.io.into_inner(), HEAD_TIMED_OUT).await;
+                    let words = self.routes.bare(&ErrorBody::request_timeout());
+                    farewell(parts.io.into_inner(), &words).await;
                 }
             }
             Err(error) => debug!(%error, "connection ended"),
@@ -146,15 +162,18 @@ impl Connections {
     }
 }
 
-/// Best effort: the client is at fault, and may be gone.
+/// Best effort: the client may be gone.
 async fn farewell(mut socket: Socket, words: &[u8]) {
     let say = async {
         socket.write_all(words).await?;
-        socket.shutdown().await
+        socket.shutdown().await?;
+        // Closing with bytes unread would reset the connection, and the answer could be lost with it.
+        let mut unread = socket.take(REFUSED_BYTES_MAX);
+        tokio::io::copy(&mut unread, &mut tokio::io::sink()).await
     };
     match tokio::time::timeout(FAREWELL_MAX, say).await {
-        Ok(Ok(())) => {}
+        Ok(Ok(_)) => {}
         Ok(Err(error)) => debug!(%error, "client was gone"),
-        Err(_) => debug!("client does not read"),
+        Err(_) => debug!("client does not read or does not stop"),
     }
 }

@@ -204,6 +204,25 @@ pub(crate) fn close(reply: &mut Reply) {
         .insert(CONNECTION, HeaderValue::from_static("close"));
 }
 
+/// A whole answer as HTTP/1.1 writes it.
+pub(crate) fn bytes(reply: Reply) -> Vec<u8> {
+    let (head, body) = reply.into_parts();
+    let body = match body {
+        ReplyBody::Whole(bytes) => bytes.unwrap_or_default(),
+        ReplyBody::Events(_) => Bytes::new(),
+    };
+    let mut text = format!("HTTP/1.1 {}\r\n", head.status).into_bytes();
+    for (name, value) in &head.headers {
+        text.extend_from_slice(name.as_str().as_bytes());
+        text.extend_from_slice(b": ");
+        text.extend_from_slice(value.as_bytes());
+        text.extend_from_slice(b"\r\n");
+    }
+    text.extend_from_slice(format!("content-length: {}\r\n\r\n", body.len()).as_bytes());
+    text.extend_from_slice(&body);
+    text
+}
+
 /// Keeps an answer with a secret out of every cache.
 pub(crate) fn forbid_caching(reply: &mut Reply) {
     reply

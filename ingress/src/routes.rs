@@ -94,6 +94,14 @@ impl Routes {
         reply
     }
 
+    /// A whole HTTP answer for a connection on which no request was read; it closes then.
+    pub(crate) fn bare(&self, error: &ErrorBody) -> Vec<u8> {
+        let mut reply = reply::error(error);
+        reply::stamp(&mut reply, RequestId::new(self.reply_place), Instant::now());
+        reply::close(&mut reply);
+        reply::bytes(reply)
+    }
+
     async fn checked(
         &self,
         call: &Call,

@@ -138,7 +138,7 @@ async fn a_head_that_does_not_end_is_408_and_an_idle_connection_just_closes() {
     for (sent, expected) in [
         (
             &b"GET /v1/models HTTP/1.1\r\nhost:"[..],
-            &b"HTTP/1.1 408"[..],
+            &b"HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\n"[..],
         ),
         (b"", b""),
     ] {
@@ -153,7 +153,7 @@ async fn a_head_that_does_not_end_is_408_and_an_idle_connection_just_closes() {
 }
 
 #[tokio::test]
-async fn connections_past_the_bound_are_closed() {
+async fn connections_past_the_bound_are_told_so_and_closed() {
     let door = Door::with(|settings| settings.connections_max = 1).await;
     let mut first = TcpStream::connect(door.address).await.unwrap();
     let head = format!(
@@ -165,9 +165,20 @@ async fn connections_past_the_bound_are_closed() {
     soon(first.read_exact(&mut read)).await.unwrap();
     assert_eq!(&read, b"HTTP/1.1 200");
     let mut second = TcpStream::connect(door.address).await.unwrap();
-    let mut nothing = Vec::new();
-    soon(second.read_to_end(&mut nothing)).await.unwrap();
-    assert!(nothing.is_empty());
+    second.write_all(head.as_bytes()).await.unwrap();
+    let mut refused = String::new();
+    soon(second.read_to_string(&mut refused)).await.unwrap();
+    let (head, body) = refused.split_once("\r\n\r\n").unwrap();
+    assert!(
+        head.starts_with("HTTP/1.1 503 Service Unavailable"),
+        "{head}"
+    );
+    for name in ["x-request-id: req_", "retry-after: 1", "connection: close"] {
+        assert!(head.contains(name), "{head}");
+    }
+    assert!(head.ends_with(&format!("content-length: {}", body.len())));
+    let body: serde_json::Value = serde_json::from_str(body).unwrap();
+    assert_eq!(body["error"]["code"], "overloaded");
     drop(first);
     door.close().await;
 }
