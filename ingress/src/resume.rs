@@ -2,7 +2,7 @@
 //!
 //! Every frame of a stream carries one in its `id:` line. A client that comes back with the
 //! last one it saw can be served by any replica from exactly the next chunk, because the
-//! token says where on the log the frame came from. It is not secret, but it cannot be
+//! token says where on the log the frame came from (the route for that is still to come). It is not secret, but it cannot be
 //! made up: it ends in a truncated HMAC under a secret that all replicas share.
 
 use bytes::{BufMut, BytesMut};

@@ -102,7 +102,7 @@ pub struct Topic {
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Every topic of the product (architecture §4).
+/// Every topic of the product.
 pub const ALL: [Topic; 12] = [
     topic(REQUESTS_INTERACTIVE, 24, 2, DAY),
     topic(

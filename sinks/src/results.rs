@@ -9,7 +9,7 @@ use runtime::store::results::{Advance, Changes, ResultRow, Status};
 use schemas::event::{Event, EventRecord, Run};
 use schemas::fold::{End, Fold, Step};
 use schemas::id::RequestId;
-use schemas::request::Request;
+use schemas::request::{Body, Request};
 use schemas::time::Timestamp;
 use schemas::topic;
 
@@ -267,18 +267,29 @@ fn apply(row: &mut ResultRow, event: &Event, step: Step<'_>, bodies: Bodies) -> 
             }
             row.attempts = terminal.attempts.clone();
             row.partial = terminal.partial;
-            row.answer = match bodies {
-                Bodies::Full => terminal.body.clone(),
-                Bodies::Metadata | Bodies::None => None,
-            };
+            (row.answer, row.answer_bytes) = kept(terminal.body.as_ref(), bodies);
             true
         }
         Step::Delta { .. } | Step::Ignored => false,
     }
 }
 
+/// What is kept of a body: itself and its length, the length, or nothing.
+fn kept(body: Option<&Body>, bodies: Bodies) -> (Option<Body>, Option<i64>) {
+    let length = body.map(|body| match body {
+        Body::Inline(bytes) => i64::try_from(bytes.len()).unwrap_or(i64::MAX),
+        Body::Claim(claim) => claim.length,
+    });
+    match bodies {
+        Bodies::Full => (body.cloned(), length),
+        Bodies::Metadata => (None, length),
+        Bodies::None => (None, None),
+    }
+}
+
 /// The row of a request of which only the request record was seen.
 fn accepted_row(request: &Request, bodies: Bodies) -> ResultRow {
+    let (request_body, request_bytes) = kept(Some(&request.body), bodies);
     ResultRow {
         id: request.id,
         tenant: request.tenant.clone(),
@@ -305,10 +316,9 @@ fn accepted_row(request: &Request, bodies: Bodies) -> ResultRow {
         attempts: Vec::new(),
         answer: None,
         partial: false,
-        request_body: match bodies {
-            Bodies::Full => Some(request.body.clone()),
-            Bodies::Metadata | Bodies::None => None,
-        },
+        request_body,
+        request_bytes,
+        answer_bytes: None,
     }
 }
 
@@ -341,5 +351,7 @@ fn row_of(events: &EventRecord) -> ResultRow {
         answer: None,
         partial: false,
         request_body: None,
+        request_bytes: None,
+        answer_bytes: None,
     }
 }

@@ -7,7 +7,7 @@ use tests::mock::{Mock, Outcome};
 
 use crate::chat::wait_for_status;
 
-/// How soon the upstream connection must be closed (failures.md §3).
+/// How soon the upstream connection must be closed.
 const CLOSED_WITHIN: Duration = Duration::from_millis(100);
 
 crate::on_both_logs!(

@@ -51,6 +51,8 @@ struct View {
     /// Nano-dollars; exact, unlike a fraction.
     cost_nanos: Option<i64>,
     error: Option<ErrorView>,
+    request_bytes: Option<i64>,
+    answer_bytes: Option<i64>,
     /// Whether `answer` is only the part that came.
     partial: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -98,6 +100,7 @@ impl Requests {
     ) -> Result<Reply, ErrorBody> {
         let key = auth::caller(headers, &self.keys)?;
         let filter = filter(&key.tenant, query.unwrap_or_default())?;
+        auth::needs_store(&self.keys)?;
         let rows = self.page(&filter).await?;
         let has_more = match rows.last() {
             Some(last) if rows.len() >= filter.limit as usize => {
@@ -120,6 +123,7 @@ impl Requests {
         let key = auth::caller(headers, &self.keys)?;
         let unknown = || error::unknown_request(name);
         let id: RequestId = name.parse().map_err(|_| unknown())?;
+        auth::needs_store(&self.keys)?;
         let mut row = self
             .store
             .result(id)
@@ -277,6 +281,8 @@ fn view(row: ResultRow, answer: Option<Box<RawValue>>) -> View {
         usage: row.usage.map(usage_view),
         cost_nanos: row.cost_nanos,
         error: row.error.map(error_view),
+        request_bytes: row.request_bytes,
+        answer_bytes: row.answer_bytes,
         partial: row.partial,
         answer,
     }

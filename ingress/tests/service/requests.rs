@@ -41,6 +41,8 @@ fn row(status: Status, answer: Option<&str>) -> ResultRow {
         answer: answer.map(|text| Body::Inline(Bytes::copy_from_slice(text.as_bytes()))),
         partial: false,
         request_body: None,
+        request_bytes: None,
+        answer_bytes: None,
     }
 }
 

@@ -6,7 +6,10 @@ use sqlx::{Row, Transaction};
 use super::{Kind, StoreError};
 
 /// In order, from version 1 on. What has been released never changes.
-const SCRIPTS: [&str; 1] = [include_str!("migrations/0001_first.sql")];
+const SCRIPTS: [&str; 2] = [
+    include_str!("migrations/0001_first.sql"),
+    include_str!("migrations/0002_sizes.sql"),
+];
 
 /// Any number, as long as it is always the same: `lockgate` in ASCII.
 const POSTGRES_LOCK: &str = "SELECT pg_advisory_xact_lock(7813571076914672741)";

@@ -88,6 +88,10 @@ pub struct ResultRow {
     pub partial: bool,
     /// The request body (bodies: full).
     pub request_body: Option<Body>,
+    /// Length of the request body in bytes; none: not known, or not kept.
+    pub request_bytes: Option<i64>,
+    /// Length of the answer in bytes; none: no answer, or not kept.
+    pub answer_bytes: Option<i64>,
 }
 
 /// What `GET /v1/requests` asks for, newest first.

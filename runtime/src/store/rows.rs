@@ -35,8 +35,14 @@ const COMMON: [&str; 7] = [
     "lane",
     "accepted_at",
 ];
-const ACCEPTED: [&str; 4] = ["stream", "deadline", "request_body", "request_claim"];
-const PROGRESSED: [&str; 18] = [
+const ACCEPTED: [&str; 5] = [
+    "stream",
+    "deadline",
+    "request_body",
+    "request_claim",
+    "request_bytes",
+];
+const PROGRESSED: [&str; 19] = [
     "status",
     "started_at",
     "finished_at",
@@ -55,12 +61,13 @@ const PROGRESSED: [&str; 18] = [
     "partial",
     "answer",
     "answer_claim",
+    "answer_bytes",
 ];
 
 /// Everything but bodies.
 const COLUMNS: &str = "id, tenant, key_id, endpoint, model, lane, accepted_at, stream, deadline, status, started_at, \
     finished_at, run_number, run_nonce, attempt, next_sequence, given_up, http_status, error, usage, cost_nanos, \
-    deployment, config_version, attempts, partial";
+    deployment, config_version, attempts, partial, request_bytes, answer_bytes";
 
 pub(super) static SELECT_ONE: LazyLock<String> = LazyLock::new(|| {
     format!(
@@ -174,7 +181,8 @@ pub(super) fn upsert_accepted(
             .bind(row.stream.map(i64::from))
             .bind(row.deadline.map(|at| at.0))
             .bind(body)
-            .bind(claim))
+            .bind(claim)
+            .bind(row.request_bytes))
     })
 }
 
@@ -203,7 +211,8 @@ pub(super) fn upsert_progressed(
             .bind(json(&row.attempts)?)
             .bind(i64::from(row.partial))
             .bind(body)
-            .bind(claim))
+            .bind(claim)
+            .bind(row.answer_bytes))
     })
 }
 
@@ -318,6 +327,8 @@ pub(super) fn read(row: &AnyRow) -> Result<ResultRow, sqlx::Error> {
         answer: None,
         partial: row.try_get::<i64, _>("partial")? != 0,
         request_body: None,
+        request_bytes: row.try_get("request_bytes")?,
+        answer_bytes: row.try_get("answer_bytes")?,
     })
 }
 

@@ -289,6 +289,9 @@ async fn bodies_are_kept_only_when_wanted() {
             .await;
         let row = story.row(id).await.unwrap();
         assert_eq!((row.answer, row.request_body), (None, None));
+        let has_sizes = (row.answer_bytes.is_some(), row.request_bytes.is_some());
+        let is_metadata = bodies == Bodies::Metadata;
+        assert_eq!(has_sizes, (is_metadata, is_metadata));
         assert_eq!(row.usage, terminal(run).usage);
     }
 }

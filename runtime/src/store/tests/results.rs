@@ -40,6 +40,8 @@ fn accepted(id: RequestId) -> ResultRow {
         answer: None,
         partial: false,
         request_body: Some(Body::Inline(Bytes::from_static(b"{\"q\":1}"))),
+        request_bytes: Some(7),
+        answer_bytes: None,
     }
 }
 
@@ -63,6 +65,8 @@ fn completed(id: RequestId) -> ResultRow {
         stream: None,
         deadline: None,
         request_body: None,
+        request_bytes: None,
+        answer_bytes: Some(7),
         status: Status::Completed,
         started_at: Some(Timestamp(1_100)),
         finished_at: Some(Timestamp(1_900)),
@@ -105,6 +109,7 @@ fn whole(id: RequestId) -> ResultRow {
         stream: first.stream,
         deadline: first.deadline,
         request_body: first.request_body,
+        request_bytes: first.request_bytes,
         ..completed(id)
     }
 }
