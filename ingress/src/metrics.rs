@@ -109,7 +109,7 @@ impl Metrics {
                     .build(),
                 connections_refused: meter
                     .u64_counter("lockgate.ingress.connections_refused")
-                    .with_description("Connections closed at once because there were too many")
+                    .with_description("Connections refused because there were too many")
                     .build(),
             }),
         }

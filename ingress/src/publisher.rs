@@ -54,7 +54,7 @@ impl Publisher {
         accepted_at: Timestamp,
         bytes: Bytes,
     ) -> Result<Body, PublishError> {
-        if let Health::Down { reason } = &*self.health.borrow() {
+        if let Health::Down { reason } | Health::Failed { reason } = &*self.health.borrow() {
             let reason = Arc::clone(reason);
             return Err(AppendError::Unavailable { reason }.into());
         }

@@ -5,12 +5,13 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use runtime::config::{Config, Role};
 use runtime::log::{Health, Log};
 use runtime::shutdown;
 use runtime::telemetry::{self, Readiness, Telemetry};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -122,6 +123,7 @@ async fn work(
     let failed = tokio::select! { biased;
         () = stop.cancelled() => None,
         failed = roles::first_end(&mut running) => Some(failed),
+        failed = failure(shared.log.health()) => Some(failed),
         failed = announce(&readiness, line) => Some(failed),
     };
 
@@ -161,6 +163,19 @@ async fn follow_log(log: Log, readiness: Readiness) {
     }
 }
 
+/// Resolves when the log's client cannot go on: a supervisor has to start another process.
+async fn failure(mut health: watch::Receiver<Health>) -> anyhow::Error {
+    match health
+        .wait_for(|health| matches!(health, Health::Failed { .. }))
+        .await
+        .as_deref()
+    {
+        Ok(Health::Failed { reason }) => return anyhow!("the log failed for good: {reason}"),
+        Ok(Health::Up | Health::Down { .. }) | Err(_) => {}
+    }
+    std::future::pending().await
+}
+
 /// Prints the demo's line once the process is ready; ends only when that fails.
 async fn announce(readiness: &Readiness, line: Option<String>) -> anyhow::Error {
     let Some(line) = line else {
@@ -172,5 +187,24 @@ async fn announce(readiness: &Readiness, line: Option<String>) -> anyhow::Error 
     match writeln!(std::io::stdout(), "\nReady. Try it:\n\n{line}\n") {
         Ok(()) => std::future::pending().await,
         Err(error) => anyhow::Error::new(error).context("cannot print the line to paste"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn a_log_that_is_down_is_waited_for_and_one_that_failed_ends_the_process() {
+        let (health, told) = watch::channel(Health::Up);
+        let mut failure = std::pin::pin!(failure(told));
+        let reason = || "fenced".into();
+        health.send_replace(Health::Down { reason: reason() });
+        assert!(failure.as_mut().now_or_never().is_none());
+        health.send_replace(Health::Failed { reason: reason() });
+        let failed = failure.now_or_never().unwrap();
+        assert_eq!(failed.to_string(), "the log failed for good: fenced");
     }
 }

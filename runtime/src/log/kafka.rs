@@ -144,7 +144,7 @@ impl Kafka {
         place: Place,
         record: Record,
     ) -> Result<Position, AppendError> {
-        if let Health::Down { reason } = &*self.shared.health.borrow() {
+        if let Health::Down { reason } | Health::Failed { reason } = &*self.shared.health.borrow() {
             return Err(AppendError::Unavailable {
                 reason: reason.clone(),
             });
@@ -293,7 +293,7 @@ async fn watch_health(shared: std::sync::Weak<Shared>, context: Context, stop: C
         let Some(strong) = shared.upgrade() else {
             return;
         };
-        let down = matches!(*strong.health.borrow(), Health::Down { .. });
+        let down = *strong.health.borrow() != Health::Up;
         drop(strong);
         if !down {
             tokio::select! {
@@ -310,6 +310,7 @@ async fn watch_health(shared: std::sync::Weak<Shared>, context: Context, stop: C
             match &health {
                 Health::Up => tracing::info!("Kafka answers"),
                 Health::Down { reason } => tracing::warn!(%reason, "Kafka is down"),
+                Health::Failed { reason } => tracing::error!(%reason, "Kafka's client has failed"),
             }
             strong.health.send_replace(health.clone());
         }
@@ -327,10 +328,8 @@ async fn watch_health(shared: std::sync::Weak<Shared>, context: Context, stop: C
 
 /// One question to the cluster.
 async fn probe(shared: Arc<Shared>) -> Health {
-    if let Some(reason) = shared.pollers.standing_still() {
-        return Health::Down {
-            reason: reason.into(),
-        };
+    if let Some(standing) = shared.pollers.standing_still() {
+        return standing;
     }
     let brokers = shared.settings.brokers.join(",");
     let answer = blocking(move || {
@@ -352,6 +351,9 @@ async fn probe(shared: Arc<Shared>) -> Health {
     .await;
     match answer {
         Ok(()) => Health::Up,
+        Err(LogError::Fatal { reason }) => Health::Failed {
+            reason: reason.into(),
+        },
         Err(error) => Health::Down {
             reason: format!("brokers {brokers}: {error}").into(),
         },

@@ -244,6 +244,11 @@ pub enum Health {
         /// Why, in words.
         reason: Arc<str>,
     },
+    /// It does not, and this process cannot mend it: it must end, so that another takes its place.
+    Failed {
+        /// Why, in words.
+        reason: Arc<str>,
+    },
 }
 
 /// How to open a log.

@@ -14,6 +14,8 @@ use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::RDKafkaRespErr;
 use tokio::sync::Notify;
 
+use crate::log::Health;
+
 /// Context of clients without a group.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Context {
@@ -141,6 +143,8 @@ pub(super) struct Poller {
 
 /// A consumer not polled for so long stands still; half of `max.poll.interval.ms`.
 const STANDING_STILL: Duration = Duration::from_secs(60);
+/// A consumer not polled for so long has been put out of its group: its next poll would be an error that ends the process.
+const LOST: Duration = Duration::from_secs(130);
 
 impl Pollers {
     pub(super) fn register(&self, name: String) -> Arc<Poller> {
@@ -155,18 +159,28 @@ impl Pollers {
         poller
     }
 
-    /// Names a consumer whose loop has not polled for [`STANDING_STILL`].
-    pub(super) fn standing_still(&self) -> Option<String> {
-        self.known
-            .lock()
-            .iter()
-            .filter_map(std::sync::Weak::upgrade)
-            .find_map(|poller| {
+    /// What it means that a consumer's loop has not polled for [`STANDING_STILL`], or [`LOST`]; none: all turn.
+    pub(super) fn standing_still(&self) -> Option<Health> {
+        let known = self.known.lock();
+        let pollers = known.iter().filter_map(std::sync::Weak::upgrade);
+        let oldest = pollers
+            .map(|poller| {
                 let last = Duration::from_millis(poller.last.load(Ordering::Relaxed));
-                let age = poller.started.elapsed().saturating_sub(last);
-                (age > STANDING_STILL)
-                    .then(|| format!("consumer {} was not polled for {age:?}", poller.name))
+                (poller.started.elapsed().saturating_sub(last), poller)
             })
+            .max_by_key(|(age, _)| *age)?;
+        verdict(oldest.0, &oldest.1.name)
+    }
+}
+
+fn verdict(age: Duration, name: &str) -> Option<Health> {
+    let reason = || format!("consumer {name} was not polled for {age:?}").into();
+    if age > LOST {
+        Some(Health::Failed { reason: reason() })
+    } else if age > STANDING_STILL {
+        Some(Health::Down { reason: reason() })
+    } else {
+        None
     }
 }
 
@@ -174,5 +188,20 @@ impl Poller {
     pub(super) fn polled(&self) {
         let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.last.store(now, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loop_that_stands_still_makes_unready_and_then_ends_the_process() {
+        let verdict = |seconds| verdict(Duration::from_secs(seconds), "of a for b");
+        assert_eq!(verdict(6), None);
+        assert!(matches!(verdict(61), Some(Health::Down { .. })));
+        assert!(
+            matches!(verdict(131), Some(Health::Failed { reason }) if reason.contains("of a for b"))
+        );
     }
 }
