@@ -1,6 +1,9 @@
 //! Opening what the roles share. What is down at the start is waited for, with a message.
 
+use std::fs::DirBuilder;
 use std::future::Future;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -36,6 +39,7 @@ pub(crate) async fn connect(
     config: &Config,
     stop: &CancellationToken,
 ) -> anyhow::Result<Option<Shared>> {
+    make_data_dir(&config.data_dir)?;
     let objects =
         Objects::open(&config.objects, &config.data_dir).context("cannot open object storage")?;
     let open = async { tokio::try_join!(open_log(config), open_codec(config), open_store(config)) };
@@ -46,6 +50,18 @@ pub(crate) async fn connect(
             Ok(Some(Shared { log, codec, store, objects }))
         }
     }
+}
+
+/// Makes the folder for this user alone: prompts and answers are in it. One that is there stays as it is.
+///
+/// # Errors
+/// When it cannot be made.
+pub(crate) fn make_data_dir(folder: &Path) -> anyhow::Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .with_context(|| format!("data_dir: cannot make {}", folder.display()))
 }
 
 async fn open_log(config: &Config) -> anyhow::Result<Log> {
@@ -150,4 +166,21 @@ fn in_line(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn the_data_folder_is_for_its_user_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("made/data");
+        make_data_dir(&data).unwrap();
+        make_data_dir(&data).unwrap();
+        let mode = std::fs::metadata(&data).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0);
+    }
 }

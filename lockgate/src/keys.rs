@@ -11,6 +11,7 @@ use secrecy::ExposeSecret;
 
 use crate::cli;
 use crate::configuration::Source;
+use crate::connect::make_data_dir;
 
 /// `lockgate keys create`: the key alone on standard output, what it is on standard error.
 pub(crate) fn create(source: &Source, wish: &cli::NewKey) -> anyhow::Result<()> {
@@ -76,6 +77,9 @@ fn on_store<T>(
     work: impl AsyncFnOnce(&Store) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
     let config = source.load(None)?;
+    if config.store.url.is_none() {
+        make_data_dir(&config.data_dir)?;
+    }
     let tokio = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
