@@ -218,7 +218,7 @@ impl Job<'_> {
         let mut fenced = false;
         loop {
             let has_room = self.emitter.has_room();
-            let assembly = &mut self.assembly;
+            let (emitter, assembly) = (&mut self.emitter, &mut self.assembly);
             let next = std::future::poll_fn(|context| calling.poll_step(context, assembly));
             let step = tokio::select! {
                 biased;
@@ -240,7 +240,16 @@ impl Job<'_> {
                     self.emitter.hurry();
                     continue;
                 }
-                never = self.emitter.pump() => match never {},
+                () = async {
+                    if has_room {
+                        match emitter.pump().await {}
+                    }
+                    // Back to reading as soon as the log has taken enough, not only at the next time-out.
+                    emitter.make_room().await;
+                } => {
+                    clock.heard();
+                    continue;
+                }
             };
             clock.heard();
             if self.emitter.is_refused() {

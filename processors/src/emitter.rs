@@ -226,29 +226,44 @@ impl Emitter {
     /// Nothing is lost when the future is dropped.
     pub(crate) async fn pump(&mut self) -> Infallible {
         loop {
-            if let Some(flight) = &mut self.in_flight {
-                let result = flight.append.as_mut().await;
-                self.settle(result);
-                continue;
-            }
-            let now = Instant::now();
-            let due = self.due(now);
-            if due > now {
-                // A timer that is early costs one turn more; moving it each time costs more.
-                if self.timer.deadline() > due || self.timer.is_elapsed() {
-                    self.timer.as_mut().reset(due);
-                }
-                self.timer.as_mut().await;
-                continue;
-            }
-            if self.waiting.is_empty() {
-                self.wait(Event::Alive(Sign {
-                    run: self.run,
-                    at: Timestamp::now(),
-                }));
-            }
-            self.begin(Durability::Buffered).await;
+            self.turn().await;
         }
+    }
+
+    /// As [`Emitter::pump`], until more text can be taken.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when the future is dropped.
+    pub(crate) async fn make_room(&mut self) {
+        while !self.has_room() {
+            self.turn().await;
+        }
+    }
+
+    /// One step of the pump: an append ends, becomes due, or begins.
+    async fn turn(&mut self) {
+        if let Some(flight) = &mut self.in_flight {
+            let result = flight.append.as_mut().await;
+            self.settle(result);
+            return;
+        }
+        let now = Instant::now();
+        let due = self.due(now);
+        if due > now {
+            // A timer that is early costs one turn more; moving it each time costs more.
+            if self.timer.deadline() > due || self.timer.is_elapsed() {
+                self.timer.as_mut().reset(due);
+            }
+            self.timer.as_mut().await;
+            return;
+        }
+        if self.waiting.is_empty() {
+            self.wait(Event::Alive(Sign {
+                run: self.run,
+                at: Timestamp::now(),
+            }));
+        }
+        self.begin(Durability::Buffered).await;
     }
 
     /// Appends everything that waits, durably, and resolves once it is there.
