@@ -83,6 +83,11 @@ impl Answer {
         self.inflow.closed().await
     }
 
+    /// Whether the wait was ended because the client does not read.
+    pub(crate) fn is_too_slow(&self) -> bool {
+        self.inflow.is_too_slow()
+    }
+
     /// The next record with its offset, in log order.
     pub(crate) fn poll_record(
         &mut self,

@@ -311,7 +311,12 @@ impl EventStream {
 
 impl Drop for EventStream {
     fn drop(&mut self) {
-        self.metrics.stream_ended(self.stream_end);
+        // A connection that is closed for slowness is dropped before anybody asks for its next frame.
+        let end = match self.stream_end {
+            StreamEnd::Client if self.answer.is_too_slow() => StreamEnd::SlowClient,
+            end => end,
+        };
+        self.metrics.stream_ended(end);
     }
 }
 

@@ -185,6 +185,11 @@ impl Inflow {
         Poll::Pending
     }
 
+    /// Whether it was closed because its client does not read.
+    pub(crate) fn is_too_slow(&self) -> bool {
+        self.waiter.inbox.lock().closed == Some(Closed::TooSlow)
+    }
+
     /// Resolves when nothing more will come, whatever is still held.
     pub(crate) async fn closed(&self) -> Closed {
         std::future::poll_fn(|cx| {
