@@ -77,6 +77,65 @@ async fn chat_goes_on_while_the_store_is_down() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A start while the store is down: keys that were known before are known, and sinks catch up when it is back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_without_the_store_serves_known_keys() -> anyhow::Result<()> {
+    let mock = Mock::start()?;
+    let Some(gateway) = Builder::new(LogKind::Kafka, &mock)? else {
+        return Ok(());
+    };
+    let Some(stack) = Stack::find() else {
+        return Ok(());
+    };
+    let proxy = Proxy::to(&stack.postgres_address()?).await?;
+    let url = gateway
+        .store_url()
+        .replace(&stack.postgres_address()?, &proxy.address());
+    let mut gateway = gateway.set("store.url", json!(url)).start().await?;
+    let client = gateway.client("acme").await?;
+    let before = client.chat(&chat("mock", "mock:tokens=1")).await?;
+    assert_eq!(before.status, 200);
+    let path_before = format!("/v1/requests/{}", before.request_id());
+    wait_for_status(&client, &path_before, "completed").await?;
+    gateway.terminate_all().await?;
+
+    proxy.cut();
+    gateway.launch(RoleName::Sinks, "sinks")?;
+    gateway.start(RoleName::Processors, "processors-2").await?;
+    gateway.start(RoleName::Ingress, "ingress").await?;
+    // What is older than the assignment of its partition may have run before, which only the store can tell.
+    let output = gateway.folder.path().join("processors-2.log");
+    eventually(
+        "partitions are assigned",
+        Duration::from_secs(15),
+        || async {
+            std::fs::read_to_string(&output)
+                .is_ok_and(|text| text.contains("partitions assigned lane=Interactive"))
+        },
+    )
+    .await?;
+    let answer = client.chat(&chat("mock", "mock:tokens=2")).await?;
+    assert_eq!(answer.status, 200, "{:?}", answer.body);
+    let stream = client.stream(&chat("mock", "mock:tokens=2")).await?;
+    assert!(stream.whole().await?.done);
+    let path = format!("/v1/requests/{}", answer.request_id());
+    for path in [path_before.as_str(), &path, "/v1/requests"] {
+        let (status, body) = client.get(path).await?;
+        assert_eq!(status, 503, "{path}: {body}");
+    }
+    // Of a key that is not known nobody can say that it is wrong.
+    let stranger = tests::harness::Client::new(&gateway.url(), "lg_0123456789abcdef_stranger");
+    let refused = stranger.chat(&chat("mock", "mock:tokens=1")).await?;
+    assert_eq!(refused.status, 503, "{:?}", refused.body);
+    assert!(refused.header("retry-after").is_some());
+
+    proxy.mend();
+    gateway.ready("sinks").await?;
+    wait_for_status(&client, &path, "completed").await?;
+    wait_for_status(&client, &path_before, "completed").await?;
+    Ok(())
+}
+
 /// Schemas once seen serve while the registry is down.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn chat_goes_on_while_the_registry_is_down() -> anyhow::Result<()> {

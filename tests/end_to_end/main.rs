@@ -6,14 +6,19 @@
     reason = "a test's tasks end with its runtime"
 )]
 
+mod backpressure;
+mod bad_input;
 mod cancel;
 mod chat;
+mod disk_full;
 mod drain;
 mod faults;
+mod frozen;
 mod kill;
 mod rolling_restart;
 mod sdk;
 mod trace;
+mod upstream;
 
 use tests::harness::LogKind;
 

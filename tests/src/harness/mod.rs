@@ -5,6 +5,7 @@
 //! say so and pass, unless `LOCKGATE_TEST_REQUIRE_STACK` is set, as `make test` does.
 
 mod client;
+mod disk;
 mod gateway;
 mod process;
 mod proxy;
@@ -12,6 +13,7 @@ mod records;
 mod stack;
 
 pub use client::{Answer, Client, SseEvent, Stream, Whole, chat};
+pub use disk::SmallDisk;
 pub use gateway::{Builder, Gateway, LogKind, RoleName};
 pub use process::{Process, eventually, free_port, program};
 pub use proxy::Proxy;
