@@ -106,7 +106,7 @@ async fn a_frozen_process_is_replaced_and_thawed_it_disturbs_nothing() -> anyhow
             // Text that was shown and replaced is an error for who saw it, and an answer by id.
             Some(Told::Error(error)) => {
                 assert!(
-                    end.is_some() && error.contains("stream_replaced"),
+                    end.is_some() && error.contains("run_replaced"),
                     "{id}: {error}"
                 );
             }
