@@ -14,10 +14,13 @@ use crate::chat::wait_for_status;
 /// Clients that do not read.
 const SLOW: u64 = 8;
 /// Much more than the buffers of a client take, in Lockgate (1 MiB) and in the kernel (a few MiB).
-const ANSWER: &str = "mock:tokens=4000,bytes=16384,delay=10ms";
+const ANSWER: &str = "mock:tokens=4000,bytes=16384,delay=20ms";
 const ANSWER_BYTES: u64 = 4_000 * 16_384;
-/// Longest that an answer to somebody else may take meanwhile.
-const OTHERS_WITHIN: Duration = Duration::from_secs(1);
+/// Longest that an answer to somebody else may take meanwhile: far above what a busy machine takes, and far below the time-outs
+/// (30 s) that somebody would wait for who stands behind a client that does not read.
+const OTHERS_WITHIN: Duration = Duration::from_secs(10);
+/// Within which the slow clients must be cut off.
+const CUT_OFF_WITHIN: Duration = Duration::from_secs(25);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_that_stop_reading_are_cut_off_and_slow_nobody() -> anyhow::Result<()> {
@@ -29,7 +32,7 @@ async fn clients_that_stop_reading_are_cut_off_and_slow_nobody() -> anyhow::Resu
     let client = gateway.client("acme").await?;
     // What as many clients cost that do read, up to where the others will be cut off.
     let warm = (0..SLOW).map(|_| async {
-        let ask = chat("mock", "mock:tokens=250,bytes=16384,delay=10ms");
+        let ask = chat("mock", "mock:tokens=250,bytes=16384,delay=20ms");
         client.stream(&ask).await?.whole().await
     });
     for whole in futures::future::try_join_all(warm).await? {
@@ -52,7 +55,7 @@ async fn clients_that_stop_reading_are_cut_off_and_slow_nobody() -> anyhow::Resu
         let begun = Instant::now();
         while !cut_off().await {
             anyhow::ensure!(
-                begun.elapsed() < Duration::from_secs(20),
+                begun.elapsed() < CUT_OFF_WITHIN,
                 "not cut off: {}",
                 mock.snapshot()
             );

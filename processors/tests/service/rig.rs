@@ -310,10 +310,13 @@ impl Answer {
         error.code.as_deref().expect("a code")
     }
 
-    /// The kinds of events, as one word each.
+    /// The kinds of events that count, as one word each. What was sent again because its append was not confirmed in time
+    /// does not: readers go by the fold.
     pub(crate) fn kinds(&self) -> Vec<&'static str> {
+        let mut fold = Fold::default();
         let events = self.records.iter().flatten();
         events
+            .filter(|event| fold.apply(event) != Step::Ignored)
             .map(|event| match event {
                 Event::Started(_) => "started",
                 Event::Delta(_) => "delta",
