@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use schemas::event::Event;
 use schemas::fold::End;
-use tests::harness::{Builder, Client, LogKind, Records, RoleName, chat};
+use schemas::request::Request;
+use tests::harness::{Builder, Client, LogKind, Records, RoleName, chat, eventually};
 use tests::mock::Mock;
 
 /// Requests of each kind.
@@ -71,6 +72,23 @@ async fn a_frozen_process_is_replaced_and_thawed_it_disturbs_nothing() -> anyhow
     }
     mock.wait_until(Duration::from_secs(20), |calls| calls.held == 3 * REQUESTS)
         .await?;
+    // A run that has not shown itself on the log is not taken over but begun, with the number 1 again.
+    eventually(
+        "every run is on the log",
+        Duration::from_secs(10),
+        || async {
+            gateway.records().await.is_ok_and(|records| {
+                let begun = |request: &Request| !runs(&records, request.id).is_empty();
+                records
+                    .requests
+                    .iter()
+                    .filter(|request| begun(request))
+                    .count() as u64
+                    == 3 * REQUESTS
+            })
+        },
+    )
+    .await?;
 
     gateway.process("processors")?.signal("STOP")?;
     // The answers to the frozen process now lie in its sockets.

@@ -141,6 +141,7 @@ async fn damage_before_the_tail_is_an_error_and_never_a_gap() {
     for index in 0..400 {
         append(&log, 0, &index.to_string()).await;
     }
+    sealed(&log).await;
     folder.kill();
     drop(log);
     folder.damage("0000000000000000.segment", 5_000);

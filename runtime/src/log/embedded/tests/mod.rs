@@ -52,3 +52,31 @@ async fn until_down(log: &Log) {
         .unwrap()
         .unwrap();
 }
+
+fn shared(log: &Log) -> &Arc<Shared> {
+    match &log.backend {
+        Backend::Embedded(log) => log.shared(),
+        Backend::Kafka(_) => unreachable!("these tests open the embedded log"),
+    }
+}
+
+/// Waits until every segment but the one in writing is sealed, which happens behind the appends.
+async fn sealed(log: &Log) {
+    let shared = shared(log).clone();
+    let sealed = move || {
+        let segments = shared.segments.read();
+        segments
+            .iter()
+            .rev()
+            .skip(1)
+            .all(|segment| segment.is_sealed())
+    };
+    let all = async {
+        while !sealed() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), all)
+        .await
+        .unwrap();
+}

@@ -8,13 +8,6 @@ use schemas::time::Timestamp;
 const TOPIC: &str = schemas::topic::REQUESTS_INTERACTIVE;
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-fn shared(log: &Log) -> &Arc<Shared> {
-    match &log.backend {
-        Backend::Embedded(log) => log.shared(),
-        Backend::Kafka(_) => unreachable!("these tests open the embedded log"),
-    }
-}
-
 /// Fills some segments and waits until all but the last are sealed.
 async fn fill(log: &Log, partition: i32, count: usize) -> Vec<i64> {
     let mut offsets = Vec::new();
@@ -27,26 +20,6 @@ async fn fill(log: &Log, partition: i32, count: usize) -> Vec<i64> {
     }
     sealed(log).await;
     offsets
-}
-
-async fn sealed(log: &Log) {
-    let shared = shared(log).clone();
-    let sealed = move || {
-        let segments = shared.segments.read();
-        segments
-            .iter()
-            .rev()
-            .skip(1)
-            .all(|segment| segment.is_sealed())
-    };
-    let all = async {
-        while !sealed() {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), all)
-        .await
-        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
