@@ -11,6 +11,7 @@ pub mod fold;
 pub mod framing;
 pub mod header;
 pub mod id;
+pub mod model;
 pub mod request;
 pub mod time;
 pub mod topic;

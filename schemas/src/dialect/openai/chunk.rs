@@ -4,8 +4,8 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::json::{self, Object};
 use super::{FUNCTION_CALL, Identity, error, usage};
+use crate::dialect::json::{self, Object};
 use crate::event::{Channel, ErrorBody, Piece, Usage};
 
 /// What a chunk of a provider says.

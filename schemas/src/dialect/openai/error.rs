@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::json;
+use crate::dialect::json;
 use crate::event::ErrorBody;
 
 /// Longest text of a provider that is passed on, in characters.

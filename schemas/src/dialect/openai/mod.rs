@@ -7,7 +7,7 @@ mod answer;
 mod assembler;
 mod chunk;
 mod error;
-mod json;
+
 mod request;
 mod usage;
 mod write;

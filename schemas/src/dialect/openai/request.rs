@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::json::{self, DEPTH_MAX, Object};
+use crate::dialect::json::{self, DEPTH_MAX, Object};
 use crate::event::ErrorBody;
 
 /// A chat request that passed validation, with what the pipeline needs of it; everything else

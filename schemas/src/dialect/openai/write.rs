@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::{Assembler, Identity, json, usage};
+use super::{Assembler, Identity, usage};
+use crate::dialect::json;
 use crate::event::{Channel, Chunk, Piece, Usage};
 
 /// The first chunk of a choice: its role and empty text. Not a token.
