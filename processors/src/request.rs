@@ -119,7 +119,7 @@ async fn finish(work: &Arc<Work>, task: &Task) -> bool {
         task,
         attempts: Vec::new(),
         current: None,
-        assembly: Assembly::new(request.id, request.accepted_at),
+        assembly: Assembly::new(request),
         rest: None,
         started: false,
         deployment: None,

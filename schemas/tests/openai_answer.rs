@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use proptest::prelude::*;
+use schemas::dialect::Identity;
 use schemas::dialect::openai::{
-    Assembler, Identity, completion, error_json, estimate_tokens, estimate_usage, finish_chunk,
+    Assembler, completion, error_json, estimate_tokens, estimate_usage, finish_chunk,
     is_content_policy, is_context_length, is_malformed, read_chunk, read_error, render_answer,
     render_chunk, role_chunk, text_chunk, usage_chunk,
 };
 use schemas::event::{Channel, Chunk, ErrorBody, Usage};
 use schemas::id::RequestId;
+use schemas::request::Endpoint;
 use schemas::time::Timestamp;
 use serde_json::{Value, json};
 
@@ -44,7 +46,11 @@ fn rendered(data: &str, include_usage: bool) -> Option<String> {
 #[test]
 fn the_identity_derives_from_the_request() {
     let id: RequestId = "req_06gb5gymwnxbs0938nkrkaydxw0000r".parse().unwrap();
-    let identity = Identity::new(id, Timestamp(1_790_000_000_999_999));
+    let identity = Identity::new(
+        Endpoint::ChatCompletions,
+        id,
+        Timestamp(1_790_000_000_999_999),
+    );
     assert_eq!(identity.id, "chatcmpl-01a0b2c3d4e57abc8123456789abcdef");
     assert_eq!(identity.created, 1_790_000_000);
 }

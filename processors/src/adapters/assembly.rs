@@ -1,10 +1,10 @@
 //! The answer of one attempt as it grows.
 
 use bytes::Bytes;
-use schemas::dialect::openai::{self, Answer, Assembler, ChatRequest, Identity};
+use schemas::dialect::Identity;
+use schemas::dialect::openai::{self, Answer, Assembler, ChatRequest};
 use schemas::event::{Chunk, ErrorBody, Usage};
-use schemas::id::RequestId;
-use schemas::time::Timestamp;
+use schemas::request::Request;
 
 /// What came so far, and how to show it to the client.
 #[derive(Debug)]
@@ -32,11 +32,11 @@ pub(crate) struct Added {
 }
 
 impl Assembly {
-    /// Nothing yet of the answer to request `id`.
-    pub(crate) fn new(id: RequestId, accepted_at: Timestamp) -> Self {
+    /// Nothing yet of the answer to `request`.
+    pub(crate) fn new(request: &Request) -> Self {
         Self {
             assembler: Assembler::default(),
-            identity: Identity::new(id, accepted_at),
+            identity: Identity::new(request.endpoint, request.id, request.accepted_at),
             include_usage: false,
             prompt_bytes: 0,
             model: None,

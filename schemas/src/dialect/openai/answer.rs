@@ -5,7 +5,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::chunk::{Delta, read_object};
-use super::{Identity, error, usage};
+use super::{error, usage};
+use crate::dialect::Identity;
 use crate::dialect::json::{self, quoted};
 use crate::event::{Channel, ErrorBody, Piece, Usage};
 use crate::fold::Text;

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::chunk::UpstreamChunk;
-use super::{FUNCTION_CALL, Identity, usage};
+use super::{FUNCTION_CALL, usage};
+use crate::dialect::Identity;
 use crate::dialect::json;
 use crate::event::{Channel, Chunk, Usage};
 use crate::fold::Text;

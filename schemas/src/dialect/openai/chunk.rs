@@ -4,7 +4,8 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{FUNCTION_CALL, Identity, error, usage};
+use super::{FUNCTION_CALL, error, usage};
+use crate::dialect::Identity;
 use crate::dialect::json::{self, Object};
 use crate::event::{Channel, ErrorBody, Piece, Usage};
 

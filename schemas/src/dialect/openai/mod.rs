@@ -20,28 +20,5 @@ pub use request::{ChatRequest, upstream_request};
 pub use usage::{estimate_tokens, estimate_usage};
 pub use write::{completion, finish_chunk, role_chunk, text_chunk, usage_chunk};
 
-use crate::id::RequestId;
-use crate::time::Timestamp;
-
 /// Tool channels use this index for the legacy `function_call` of a choice.
 pub const FUNCTION_CALL: i32 = -1;
-
-/// What names an answer: the same in every rendering, since it derives from the request record.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
-    /// `chatcmpl-` and the random part of the request id.
-    pub id: String,
-    /// When the request was accepted, in seconds since the Unix epoch.
-    pub created: i64,
-}
-
-impl Identity {
-    /// The identity of the answer to request `id`, accepted at `accepted_at`.
-    #[must_use]
-    pub fn new(id: RequestId, accepted_at: Timestamp) -> Self {
-        Self {
-            id: format!("chatcmpl-{}", id.suffix()),
-            created: accepted_at.seconds(),
-        }
-    }
-}

@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::{Assembler, Identity, usage};
+use super::{Assembler, usage};
+use crate::dialect::Identity;
 use crate::dialect::json;
 use crate::event::{Channel, Chunk, Piece, Usage};
 
