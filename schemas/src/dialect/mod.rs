@@ -1,8 +1,11 @@
 //! Wire types of the dialects that clients and providers speak: what is read and written, and what passes between two of the
 //! same dialect byte for byte. Between different ones the form of [`crate::model`] stands.
 
+mod fault;
 mod json;
 pub mod openai;
+
+pub use fault::is_malformed;
 
 use crate::id::RequestId;
 use crate::request::Endpoint;

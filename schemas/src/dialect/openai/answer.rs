@@ -5,8 +5,9 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::chunk::{Delta, read_object};
-use super::{error, usage};
+use super::usage;
 use crate::dialect::Identity;
+use crate::dialect::fault;
 use crate::dialect::json::{self, quoted};
 use crate::event::{Channel, ErrorBody, Piece, Usage};
 use crate::fold::Text;
@@ -45,11 +46,11 @@ pub fn render_answer(body: &[u8], identity: &Identity, model: &str) -> Result<An
     let object = read_object(body)?;
     let choices = object
         .some("choices")
-        .ok_or_else(|| error::malformed("no `choices`"))?;
+        .ok_or_else(|| fault::malformed("no `choices`"))?;
     let choices: Vec<Choice<'_>> = serde_json::from_str(choices.get())
-        .map_err(|_| error::malformed("`choices` without messages"))?;
+        .map_err(|_| fault::malformed("`choices` without messages"))?;
     if choices.is_empty() {
-        return Err(error::malformed("empty `choices`"));
+        return Err(fault::malformed("empty `choices`"));
     }
     let mut pieces = Vec::new();
     for (position, choice) in (0..).zip(&choices) {

@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 
 use super::{FUNCTION_CALL, error, usage};
 use crate::dialect::Identity;
+use crate::dialect::fault;
 use crate::dialect::json::{self, Object};
 use crate::event::{Channel, ErrorBody, Piece, Usage};
 
@@ -132,9 +133,9 @@ pub fn read_chunk(data: &[u8]) -> Result<UpstreamChunk<'_>, ErrorBody> {
     let object = read_object(data)?;
     let choices: Vec<Choice<'_>> = match object.some("choices") {
         Some(choices) => serde_json::from_str(choices.get())
-            .map_err(|_| error::malformed("`choices` of a chunk are no choices"))?,
+            .map_err(|_| fault::malformed("`choices` of a chunk are no choices"))?,
         None if object.some("usage").is_some() => Vec::new(),
-        None => return Err(error::malformed("a chunk without `choices`")),
+        None => return Err(fault::malformed("a chunk without `choices`")),
     };
     let mut pieces = Vec::new();
     let mut logprobs = Vec::new();
@@ -160,15 +161,15 @@ pub fn read_chunk(data: &[u8]) -> Result<UpstreamChunk<'_>, ErrorBody> {
 
 /// The JSON object that a provider sent, which is no error.
 pub(super) fn read_object(data: &[u8]) -> Result<Object<'_>, ErrorBody> {
-    let text = std::str::from_utf8(data).map_err(|_| error::malformed("not UTF-8"))?;
+    let text = std::str::from_utf8(data).map_err(|_| fault::malformed("not UTF-8"))?;
     if !json::is_shallow(text) {
-        return Err(error::malformed("nested too deep"));
+        return Err(fault::malformed("nested too deep"));
     }
-    let object = Object::parse(text).map_err(|_| error::malformed("not a JSON object"))?;
+    let object = Object::parse(text).map_err(|_| fault::malformed("not a JSON object"))?;
     if let Some(reported) = object.some("error") {
         let reported = serde_json::from_str(reported.get());
         return Err(reported.map_or_else(
-            |_| error::malformed("an error that is not JSON"),
+            |_| fault::malformed("an error that is not JSON"),
             |reported| error::read_event(&reported),
         ));
     }
@@ -180,7 +181,7 @@ pub(super) fn read_object(data: &[u8]) -> Result<Object<'_>, ErrorBody> {
         return Err(error::read_event(&reported));
     }
     if let Some(key) = object.duplicate(&EDITED) {
-        return Err(error::malformed(&format!("`{key}` twice")));
+        return Err(fault::malformed(&format!("`{key}` twice")));
     }
     Ok(object)
 }

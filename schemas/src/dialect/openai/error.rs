@@ -4,14 +4,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::dialect::fault::{self, safe};
 use crate::dialect::json;
 use crate::event::ErrorBody;
-
-/// Longest text of a provider that is passed on, in characters.
-const MESSAGE_CHARS_MAX: usize = 400;
-
-/// `code` of a chunk or answer that is not what the dialect says.
-pub(super) const MALFORMED: &str = "upstream_malformed";
 
 /// `{"error":{"message","type","param","code"}}`, always with all four keys, and no others.
 #[must_use]
@@ -73,22 +68,6 @@ pub(super) fn read_event(error: &Value) -> ErrorBody {
         _ => 502,
     };
     from_provider(status.unwrap_or(guessed), error)
-}
-
-/// An answer or chunk of the provider that the dialect does not allow.
-pub(super) fn malformed(what: &str) -> ErrorBody {
-    let message = format!("the provider's answer is malformed: {what}");
-    ErrorBody {
-        code: Some(MALFORMED.to_owned()),
-        ..ErrorBody::upstream_failed(message)
-    }
-}
-
-/// Whether the error is that the provider's bytes could not be understood, in contrast to an
-/// error that the provider reported. One such event of a stream is skipped.
-#[must_use]
-pub fn is_malformed(error: &ErrorBody) -> bool {
-    error.code.as_deref() == Some(MALFORMED)
 }
 
 /// Whether the request is too long for the model's context, so that a model with a longer one
@@ -191,15 +170,7 @@ fn from_provider(status: u16, error: Option<ProviderError>) -> ErrorBody {
     match status {
         401 | 403 => ErrorBody::upstream_credentials(),
         408 | 504 => ErrorBody::upstream_timeout(),
-        429 => {
-            let message = "the provider's rate limit is reached: try again later";
-            ErrorBody::new(
-                429,
-                "rate_limit_error",
-                Some("rate_limit_exceeded"),
-                message,
-            )
-        }
+        429 => fault::rate_limited(),
         400..500 => {
             let error = error.unwrap_or_else(|| ProviderError {
                 message: format!("the provider refused the request with status {status}"),
@@ -230,38 +201,4 @@ fn from_provider(status: u16, error: Option<ProviderError>) -> ErrorBody {
             None => format!("the provider failed with status {status} and no readable error"),
         }),
     }
-}
-
-/// The text as one bounded line, without words that look like keys.
-fn safe(text: &str) -> String {
-    let mut line = String::new();
-    let mut chars_left = MESSAGE_CHARS_MAX;
-    for word in text.split(|c: char| c.is_whitespace() || c.is_control()) {
-        if word.is_empty() {
-            continue;
-        }
-        let word = if looks_secret(word) { "[hidden]" } else { word };
-        let length = word.chars().count() + 1;
-        if length > chars_left {
-            line.push('…');
-            break;
-        }
-        chars_left -= length;
-        if !line.is_empty() {
-            line.push(' ');
-        }
-        line.push_str(word);
-    }
-    line
-}
-
-fn looks_secret(word: &str) -> bool {
-    let runs = || word.split(|c: char| !(c.is_ascii_alphanumeric() || "-_*".contains(c)));
-    let known = ["sk-", "sk_", "gsk_", "AIza", "lg_", "xai-", "hf_"];
-    runs().any(|run| {
-        let mixed =
-            run.bytes().any(|b| b.is_ascii_digit()) && run.bytes().any(|b| b.is_ascii_alphabetic());
-        (run.len() > 8 && known.iter().any(|prefix| run.starts_with(prefix)))
-            || (run.len() >= 32 && mixed && !run.contains('-'))
-    })
 }

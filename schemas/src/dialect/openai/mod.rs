@@ -7,15 +7,15 @@ mod answer;
 mod assembler;
 mod chunk;
 mod error;
-
 mod request;
 mod usage;
 mod write;
 
+pub use super::is_malformed;
 pub use answer::{Answer, render_answer};
 pub use assembler::Assembler;
 pub use chunk::{Logprobs, UpstreamChunk, read_chunk, render_chunk};
-pub use error::{error_json, is_content_policy, is_context_length, is_malformed, read_error};
+pub use error::{error_json, is_content_policy, is_context_length, read_error};
 pub use request::{ChatRequest, upstream_request};
 pub use usage::{estimate_tokens, estimate_usage};
 pub use write::{completion, finish_chunk, role_chunk, text_chunk, usage_chunk};
