@@ -2,6 +2,7 @@
 //! same dialect byte for byte. Between different ones the form of [`crate::model`] stands.
 
 mod fault;
+pub mod gemini;
 mod json;
 pub mod openai;
 
