@@ -154,7 +154,6 @@ fn a_conversation_with_pictures_and_every_setting_is_written() {
         stop: vec!["Title".to_owned(), String::new()],
         tokens_max: Some(800),
         n: 2,
-        logprobs: Some(3),
         metadata: BTreeMap::from([("a".to_owned(), "b".to_owned())]),
         user: Some("user".to_owned()),
         stream: true,
@@ -403,6 +402,7 @@ fn messages_that_gemini_cannot_read_are_refused() {
         user(result("a", false, vec![call("b", "g", "{}")])),
     ];
     assert_eq!(refused(|chat| chat.messages.extend(nested)), "messages");
+    assert_eq!(refused(|chat| chat.logprobs = Some(0)), "logprobs");
     for messages in [
         vec![text(Role::System, "only instructions")],
         vec![text(Role::User, "")],
@@ -417,7 +417,6 @@ fn bounds_beyond_32_bits_are_the_highest() {
         chat.tokens_max = Some(i64::MAX);
         chat.sampling.top_k = Some(i64::MAX);
         chat.sampling.seed = Some(-1);
-        chat.logprobs = Some(0);
         chat.format = Some(Format::JsonObject);
     });
     assert_eq!(
@@ -427,7 +426,6 @@ fn bounds_beyond_32_bits_are_the_highest() {
             "seed": -1,
             "maxOutputTokens": i32::MAX,
             "responseMimeType": "application/json",
-            "responseLogprobs": true,
         })
     );
 }

@@ -29,7 +29,7 @@ struct Request<'a> {
 ///
 /// # Errors
 /// 400 whose `param` names the field that Gemini has no words for, where leaving it out would change what was asked:
-/// `messages`, `tool_choice`, `parallel_tool_calls`, `stop`, `seed`, `logit_bias`. The rule of each field is in
+/// `messages`, `tool_choice`, `parallel_tool_calls`, `stop`, `seed`, `logit_bias`, `logprobs`. The rule of each field is in
 /// `docs/dialects.md`.
 pub fn write_request(chat: &Chat) -> Result<Bytes, ErrorBody> {
     let contents::Conversation { contents, system } = contents::of(&chat.messages)?;
@@ -149,10 +149,6 @@ struct GenerationConfig<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     response_json_schema: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    response_logprobs: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    logprobs: Option<i32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     thinking_config: Option<ThinkingConfig>,
 }
 
@@ -162,6 +158,11 @@ impl<'a> GenerationConfig<'a> {
         if !sampling.logit_bias.is_empty() {
             let message = "`logit_bias` is not possible: this model has other token ids";
             return Err(refuse("logit_bias", message));
+        }
+        if chat.logprobs.is_some() {
+            let message =
+                "`logprobs` is not possible with this model: its answer could not show them";
+            return Err(refuse("logprobs", message));
         }
         let seed = sampling.seed.map(i32::try_from).transpose();
         let seed = seed.map_err(|_| refuse("seed", "`seed` must fit into 32 bits"))?;
@@ -188,8 +189,6 @@ impl<'a> GenerationConfig<'a> {
             stop_sequences,
             response_mime_type,
             response_json_schema,
-            response_logprobs: chat.logprobs.map(|_| true),
-            logprobs: chat.logprobs.filter(|alternatives| *alternatives > 0),
             thinking_config: chat.reasoning.map(ThinkingConfig::from),
         })
     }
