@@ -104,6 +104,7 @@ pub async fn run(settings: Settings, parts: Parts, stop: CancellationToken) -> R
     let mut consumers = Vec::with_capacity(Lane::ALL.len());
     let options = ConsumeOptions {
         batch_max: (processors.held_max / 8).clamp(1, BATCH_MAX),
+        ..ConsumeOptions::default()
     };
     for lane in Lane::ALL {
         let consumer = log

@@ -26,6 +26,9 @@ use crate::status::Status;
 /// Writes are at least so far apart: the first record after a quiet time is written at once, and under load what
 /// arrives meanwhile goes together, since a transaction costs more than a row.
 const PACE: Duration = Duration::from_millis(20);
+/// Records may wait so long before they are read, so that a busy log is asked once per pace and not once per record: on Kafka a
+/// sink that is handed each record at once costs the broker as much as the request itself does.
+const LINGER: Duration = Duration::from_millis(50);
 /// Most records of one write.
 const BATCH_RECORDS_MAX: usize = 2_000;
 /// Bytes of one write past which no further records are taken.
@@ -81,9 +84,13 @@ impl<S: Sink> Runner<S> {
         status: Status,
     ) -> Result<Self, Error> {
         let mut sources = Vec::with_capacity(S::TOPICS.len());
+        let options = ConsumeOptions {
+            linger: LINGER,
+            ..ConsumeOptions::default()
+        };
         for &topic in S::TOPICS {
             let consumer = log
-                .consume(&group::<S>(), topic, ConsumeOptions::default())
+                .consume(&group::<S>(), topic, options.clone())
                 .await
                 .map_err(|source| Error::of::<S>(topic, source))?;
             sources.push(Source::new(topic, consumer));

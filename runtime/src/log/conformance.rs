@@ -30,6 +30,13 @@ pub(super) fn record(text: &str) -> Record {
     }
 }
 
+pub(super) fn options(batch_max: usize) -> ConsumeOptions {
+    ConsumeOptions {
+        batch_max,
+        ..ConsumeOptions::default()
+    }
+}
+
 pub(super) async fn append(log: &Log, partition: i32, text: &str) -> Position {
     let place = Place::Partition(partition);
     log.append(TOPIC, place, record(text), Durability::Durable)
@@ -246,10 +253,7 @@ pub(super) async fn nothing_is_delivered_before_start_or_while_paused(bed: &mut 
     let log = bed.open().await;
     let first = append(&log, 0, "a").await.offset;
     append(&log, 0, "b").await;
-    let mut consumer = log
-        .consume("paused", TOPIC, ConsumeOptions { batch_max: 1 })
-        .await
-        .unwrap();
+    let mut consumer = log.consume("paused", TOPIC, options(1)).await.unwrap();
     let Polled::Assigned { epoch, partitions } = recv(&mut consumer).await else {
         panic!("expected an assignment");
     };
@@ -406,10 +410,7 @@ pub(super) async fn a_slow_consumer_gets_everything_in_bounded_batches(bed: &mut
     for result in futures::future::join_all(many).await {
         result.unwrap();
     }
-    let mut consumer = log
-        .consume("slow", TOPIC, ConsumeOptions { batch_max: 64 })
-        .await
-        .unwrap();
+    let mut consumer = log.consume("slow", TOPIC, options(64)).await.unwrap();
     let Polled::Assigned { epoch, partitions } = recv(&mut consumer).await else {
         panic!("expected an assignment");
     };

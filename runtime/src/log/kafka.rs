@@ -62,6 +62,10 @@ impl std::fmt::Debug for Settings {
 const RECORD_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Longest that a question to a broker (watermarks, metadata, positions) may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a broker that has nothing holds a fetch; it answers as soon as there is something.
+const FETCH_WAIT: Duration = Duration::from_millis(100);
+/// Records that may linger are fetched earlier when there are so many bytes of them.
+const LINGER_BYTES: usize = 256 * 1024;
 /// How often a cluster that does not answer is asked again.
 const PROBE_PERIOD: Duration = Duration::from_millis(500);
 
@@ -260,9 +264,14 @@ fn is_consumer_property(name: &str) -> bool {
 /// Settings of a consumer in `group`.
 ///
 /// Fetch settings: `fetch.queue.backoff.ms` defaults to 1 s and bites as soon as the queue is small; a broker answers as soon as
-/// data is there, so `fetch.wait.max.ms` adds no delay on a live topic.
-fn consumer_config(settings: &Settings, group: &str) -> ClientConfig {
+/// data is there, so `fetch.wait.max.ms` adds no delay on a live topic, unless records may `linger`.
+fn consumer_config(settings: &Settings, group: &str, linger: Duration) -> ClientConfig {
     let mut config = client_config(settings);
+    let (bytes_min, wait) = if linger.is_zero() {
+        (1, FETCH_WAIT)
+    } else {
+        (LINGER_BYTES, linger)
+    };
     config
         .set("group.id", group)
         .set("group.protocol", "classic")
@@ -277,7 +286,8 @@ fn consumer_config(settings: &Settings, group: &str) -> ClientConfig {
         .set("queued.min.messages", "500")
         .set("queued.max.messages.kbytes", "16384")
         .set("fetch.queue.backoff.ms", "20")
-        .set("fetch.wait.max.ms", "100")
+        .set("fetch.min.bytes", bytes_min.to_string())
+        .set("fetch.wait.max.ms", wait.as_millis().to_string())
         .set("fetch.message.max.bytes", RECORD_BYTES_MAX.to_string())
         .set("isolation.level", "read_uncommitted");
     for (name, value) in &settings.properties {

@@ -226,11 +226,17 @@ pub enum Polled {
 pub struct ConsumeOptions {
     /// Most records in one [`Polled::Deliveries`].
     pub batch_max: usize,
+    /// How long a record may wait for others, to be delivered together with them; zero: each comes at once. A consumer that
+    /// nobody waits for costs the log and its own process one wake-up per `linger` instead of one per record.
+    pub linger: Duration,
 }
 
 impl Default for ConsumeOptions {
     fn default() -> Self {
-        Self { batch_max: 500 }
+        Self {
+            batch_max: 500,
+            linger: Duration::ZERO,
+        }
     }
 }
 

@@ -117,6 +117,9 @@ impl Consumer {
                 return Ok(Polled::Deliveries(deliveries));
             }
             changed.await;
+            if !self.options.linger.is_zero() {
+                tokio::time::sleep(self.options.linger).await;
+            }
         }
     }
 

@@ -62,10 +62,13 @@ impl Consumer {
             reason: error.to_string(),
         };
         let full_name = kafka.full_name(topic);
-        let inner: StreamConsumer<MemberContext> =
-            consumer_config(&kafka.shared.settings, &kafka.full_name(group))
-                .create_with_context(MemberContext::default())
-                .map_err(fatal)?;
+        let inner: StreamConsumer<MemberContext> = consumer_config(
+            &kafka.shared.settings,
+            &kafka.full_name(group),
+            options.linger,
+        )
+        .create_with_context(MemberContext::default())
+        .map_err(fatal)?;
         inner.subscribe(&[&full_name]).map_err(fatal)?;
         Ok(Self {
             kafka: kafka.clone(),

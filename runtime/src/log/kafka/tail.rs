@@ -1,6 +1,7 @@
 //! A reader of one partition, by assignment at an explicit offset: no group, no commits.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use rdkafka::consumer::{Consumer as _, StreamConsumer};
@@ -48,7 +49,11 @@ impl Tail {
         let topic: Arc<str> = topic.into();
         within(&topic, partition, offset, marks)?;
         // librdkafka wants a group name to hand out messages; without a subscription no broker learns of it.
-        let config = consumer_config(&kafka.shared.settings, &kafka.full_name("tail"));
+        let config = consumer_config(
+            &kafka.shared.settings,
+            &kafka.full_name("tail"),
+            Duration::ZERO,
+        );
         let inner: StreamConsumer<Context> = config
             .create_with_context(Context::default())
             .map_err(|error: KafkaError| LogError::Fatal {

@@ -267,3 +267,21 @@ async fn without_a_broker_appends_fail_at_once() {
     );
     assert!(began.elapsed() < Duration::from_secs(1));
 }
+
+#[test]
+fn only_records_that_may_linger_are_waited_for_by_the_broker() {
+    let settings = Settings {
+        brokers: vec!["localhost:1".to_owned()],
+        topic_prefix: String::new(),
+        replication: 1,
+        partitions: Default::default(),
+        properties: Default::default(),
+    };
+    let fetch = |linger| {
+        let config = super::consumer_config(&settings, "group", linger);
+        ["fetch.min.bytes", "fetch.wait.max.ms"].map(|key| config.get(key).map(str::to_owned))
+    };
+    let told = |bytes: &str, wait: &str| [Some(bytes.to_owned()), Some(wait.to_owned())];
+    assert_eq!(fetch(Duration::ZERO), told("1", "100"));
+    assert_eq!(fetch(Duration::from_millis(50)), told("262144", "50"));
+}

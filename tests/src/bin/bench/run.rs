@@ -176,6 +176,22 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
         None => results.not_run("Everything on Kafka", "no `--kafka BROKERS`"),
     }
 
+    // A round that does not count: the broker's virtual machine compiles what is called often only after some 10,000 calls, and
+    // on the one core that it shares here a cold broker takes several times as long.
+    for (_, log) in subjects
+        .iter()
+        .filter(|(subject, _)| *subject == Subject::Kafka)
+    {
+        let cold = round(
+            &setting,
+            Some((Subject::Kafka, log)),
+            &mut Results::default(),
+        )
+        .await;
+        if let Err(error) = cold {
+            results.not_run("Warm-up of the broker", format!("{error:#}"));
+        }
+    }
     for _ in 0..setting.rounds {
         if let Err(error) = round(&setting, None, &mut results).await {
             results.not_run("1–3 direct", format!("{error:#}"));

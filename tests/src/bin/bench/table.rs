@@ -56,7 +56,8 @@ fn header(out: &mut String, setting: &Setting, results: &Results) {
         format_args!(
             "- Method: medians of {rounds} rounds, {measured} s each after {} s of warm-up; {}. \
          `direct` is the load generator against the mock upstream. A chat is accepted durably \
-         (synced to disk, or acknowledged by all replicas) before its first byte; key check and results sink are on.\n",
+         (synced to disk, or acknowledged by all replicas) before its first byte; key check and results sink are on. \
+         On Kafka one round went before, to warm up the broker.\n",
             setting.warm_up.as_secs_f64(),
             match setting.lockgate_core {
                 Some(core) => format!(

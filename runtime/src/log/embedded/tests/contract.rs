@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 
 use super::*;
-use crate::log::{Durability, Settings as LogSettings};
+use crate::log::{Durability, Polled, Settings as LogSettings};
 
 /// A folder whose power is cut; of what was not synced, blocks chosen by the seed stay.
 struct PowerCut {
@@ -127,6 +127,34 @@ async fn what_can_never_be_appended_is_said_at_once() {
 async fn a_slow_consumer_gets_everything_in_bounded_batches() {
     conformance::a_slow_consumer_gets_everything_in_bounded_batches(&mut PowerCut::new(0)).await;
     conformance::a_slow_consumer_gets_everything_in_bounded_batches(&mut RealDisk::new()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_that_may_linger_come_together() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = open_folder(folder.path().to_owned()).await;
+    let topic = schemas::topic::REQUESTS_INTERACTIVE;
+    let options = crate::log::ConsumeOptions {
+        linger: Duration::from_millis(100),
+        ..Default::default()
+    };
+    let mut consumer = log.consume("patient", topic, options).await.unwrap();
+    let Polled::Assigned { epoch, .. } = consumer.recv().await.unwrap() else {
+        panic!("expected an assignment");
+    };
+    let from = [(0, crate::log::StartAt::Committed)];
+    consumer.start(epoch, &from).await.unwrap();
+    let mut receiving = std::pin::pin!(consumer.recv());
+    assert!(futures::poll!(receiving.as_mut()).is_pending());
+    conformance::append(&log, 0, "a").await;
+    let look = futures::poll!(receiving.as_mut());
+    assert!(look.is_pending(), "handed out at once: {look:?}");
+    conformance::append(&log, 0, "b").await;
+    let Polled::Deliveries(deliveries) = receiving.await.unwrap() else {
+        panic!("expected records");
+    };
+    let keys: Vec<_> = deliveries.iter().map(|one| &one.record.key[..]).collect();
+    assert_eq!(keys, [b"a", b"b"]);
 }
 
 #[tokio::test]
