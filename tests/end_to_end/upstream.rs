@@ -20,7 +20,7 @@ use Ask::{Stream, Whole};
 /// What the client of a deployment with a fault gets when there is no other.
 #[derive(Debug, Clone, Copy)]
 struct Fault {
-    /// Directive of the mock; or `refuses` and `unanswering`, which nobody reaches.
+    /// Directive of the mock; or `refuses`, `unanswering`, `unknown_host` and `no_tls`, where no call is ever made.
     name: &'static str,
     asks: &'static [Ask],
     status: u16,
@@ -47,15 +47,21 @@ const fn passing(
 const BOTH: &[Ask] = &[Whole, Stream];
 
 /// Before the first token: failures.md §1.
-const FIRST: [Fault; 26] = [
+const FIRST: [Fault; 32] = [
     passing("refuses", BOTH, 502, "upstream_failed"),
     passing("unanswering", BOTH, 504, "upstream_timeout"),
+    passing("unknown_host", BOTH, 502, "upstream_failed"),
+    // Its handshake never ends.
+    passing("no_tls", BOTH, 504, "upstream_timeout"),
     passing("reset", BOTH, 502, "upstream_failed"),
     passing("close", BOTH, 502, "upstream_failed"),
     passing("silent", BOTH, 504, "upstream_timeout"),
     passing("no_first_token", &[Stream], 504, "upstream_timeout"),
     passing("status=500", BOTH, 502, "upstream_failed"),
+    passing("status=502", BOTH, 502, "upstream_failed"),
     passing("status=503", BOTH, 502, "upstream_failed"),
+    // It says that something behind it did not answer in time.
+    passing("status=504", BOTH, 504, "upstream_timeout"),
     passing("status=529", BOTH, 502, "upstream_failed"),
     passing("status=429,retry_after=7", BOTH, 429, "rate_limit_exceeded"),
     passing("status=401", BOTH, 502, "upstream_credentials"),
@@ -66,7 +72,9 @@ const FIRST: [Fault; 26] = [
     passing("wrong_content_type", BOTH, 502, "upstream_failed"),
     passing("missing_choices", BOTH, 502, "upstream_malformed"),
     passing("error_first", &[Stream], 502, "upstream_failed"),
+    passing("huge_body", BOTH, 502, "upstream_failed"),
     passing("endless_headers", BOTH, 502, "upstream_failed"),
+    passing("gzip_bomb", BOTH, 502, "upstream_failed"),
     passing("redirect", BOTH, 502, "upstream_failed"),
     // A whole answer that breaks off has shown nothing yet.
     passing("cut", &[Whole], 502, "upstream_failed"),
@@ -272,6 +280,9 @@ async fn a_fault_before_the_first_token_is_invisible_where_there_is_a_twin() -> 
             let url = match fault.name {
                 "refuses" => format!("http://{}/v1", refusing.addr()),
                 "unanswering" => format!("http://{}/v1", unanswering.addr()),
+                // Never a name: RFC 6761.
+                "unknown_host" => "http://no-such-host.invalid/v1".to_owned(),
+                "no_tls" => format!("https://{}/v1", mock.addr()),
                 directives => mock.base_url_with(directives),
             };
             (fault.name, url)
