@@ -6,7 +6,8 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::dialect::json::{self, DEPTH_MAX, Object};
+use crate::dialect::check::{self, Kind, is_true, missing, refuse};
+use crate::dialect::json::{self, Object};
 use crate::event::ErrorBody;
 
 /// A chat request that passed validation, with what the pipeline needs of it; everything else
@@ -26,21 +27,6 @@ pub struct ChatRequest<'a> {
     /// Length of `messages` as JSON, for an estimate of its tokens.
     pub prompt_bytes: usize,
     last_user: Option<&'a RawValue>,
-}
-
-/// What a field must be; every field may also be `null`, which means absent.
-#[derive(Clone, Copy)]
-enum Kind {
-    Boolean,
-    Text,
-    Object,
-    Array,
-    TextOrArray,
-    TextOrObject,
-    /// Within bounds, both included.
-    Number(f64, f64),
-    /// Within bounds, both included.
-    Integer(i64, i64),
 }
 
 const MODEL: &str = "model";
@@ -112,21 +98,8 @@ impl<'a> ChatRequest<'a> {
     /// nested deeper than 64, `model` or `messages` missing, a known field twice, of the wrong
     /// type or out of its range. Fields that are not known pass.
     pub fn parse(body: &'a [u8]) -> Result<Self, ErrorBody> {
-        let text = std::str::from_utf8(body).map_err(|error| {
-            let place = error.valid_up_to();
-            refuse(None, format!("the body is not UTF-8 at byte {place}"))
-        })?;
-        if !json::is_shallow(text) {
-            let message = format!("the body is nested deeper than {DEPTH_MAX} levels");
-            return Err(refuse(None, message));
-        }
-        let object = Object::parse(text).map_err(|error| {
-            refuse(
-                None,
-                format!("the body is not a valid JSON object: {error}"),
-            )
-        })?;
-        check_fields(&object)?;
+        let object = check::object(body)?;
+        check::fields(&object, &FIELDS)?;
         let model = object.some(MODEL).and_then(json::string);
         let model = model.filter(|model| !model.is_empty());
         let messages = object.some(MESSAGES).ok_or_else(|| missing(MESSAGES))?;
@@ -152,69 +125,6 @@ impl<'a> ChatRequest<'a> {
         self.last_user
             .and_then(json::content)
             .unwrap_or(Cow::Borrowed(""))
-    }
-}
-
-fn refuse(param: Option<&str>, message: impl Into<String>) -> ErrorBody {
-    ErrorBody::invalid_request(param, message)
-}
-
-fn missing(field: &str) -> ErrorBody {
-    let message = format!("you must provide `{field}`, and it must not be empty");
-    refuse(Some(field), message)
-}
-
-fn is_true(raw: &RawValue) -> bool {
-    raw.get() == "true"
-}
-
-fn check_fields(object: &Object<'_>) -> Result<(), ErrorBody> {
-    let mut seen = 0_u32;
-    for (key, value) in object.members() {
-        let Some(index) = FIELDS.iter().position(|(name, _)| *name == key) else {
-            continue;
-        };
-        if seen & (1 << index) != 0 {
-            return Err(refuse(Some(key), format!("`{key}` is given twice")));
-        }
-        seen |= 1 << index;
-        let (_, kind) = FIELDS[index];
-        check(key, value, kind)?;
-    }
-    Ok(())
-}
-
-fn check(field: &str, value: &RawValue, kind: Kind) -> Result<(), ErrorBody> {
-    let text = value.get();
-    if text == "null" {
-        return Ok(());
-    }
-    let starts = |with: &[char]| text.starts_with(with);
-    let (fits, expected) = match kind {
-        Kind::Boolean => (starts(&['t', 'f']), "true or false".to_owned()),
-        // A string with half a surrogate pair is JSON, but no text.
-        Kind::Text => (json::string(value).is_some(), "a string".to_owned()),
-        Kind::Object => (starts(&['{']), "an object".to_owned()),
-        Kind::Array => (starts(&['[']), "an array".to_owned()),
-        Kind::TextOrArray => (starts(&['"', '[']), "a string or an array".to_owned()),
-        Kind::TextOrObject => (starts(&['"', '{']), "a string or an object".to_owned()),
-        Kind::Number(least, most) => (
-            serde_json::from_str::<f64>(text).is_ok_and(|number| (least..=most).contains(&number)),
-            format!("a number from {least} to {most}"),
-        ),
-        Kind::Integer(least, most) => (
-            serde_json::from_str::<i64>(text).is_ok_and(|number| (least..=most).contains(&number)),
-            match (least, most) {
-                (i64::MIN, _) => "an integer".to_owned(),
-                (_, i64::MAX) => format!("an integer of at least {least}"),
-                _ => format!("an integer from {least} to {most}"),
-            },
-        ),
-    };
-    if fits {
-        Ok(())
-    } else {
-        Err(refuse(Some(field), format!("`{field}` must be {expected}")))
     }
 }
 
@@ -256,7 +166,7 @@ fn check_messages(raw: &RawValue) -> Result<Option<&RawValue>, ErrorBody> {
             ("tool_call_id", message.tool_call_id, Kind::Text),
         ] {
             if let Some(value) = value {
-                check(&field(name), value, kind)?;
+                check::value(&field(name), value, kind)?;
             }
         }
         if role == "user" {
@@ -304,7 +214,7 @@ fn wants_usage(object: &Object<'_>) -> Result<bool, ErrorBody> {
     let Some(wanted) = options.get(INCLUDE_USAGE) else {
         return Ok(false);
     };
-    check(&param, wanted, Kind::Boolean)?;
+    check::value(&param, wanted, Kind::Boolean)?;
     Ok(is_true(wanted))
 }
 
