@@ -1,6 +1,7 @@
 //! Wire types of the dialects that clients and providers speak: what is read and written, and what passes between two of the
 //! same dialect byte for byte. Between different ones the form of [`crate::model`] stands.
 
+pub mod anthropic;
 mod check;
 mod fault;
 pub mod gemini;
