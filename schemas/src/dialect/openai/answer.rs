@@ -4,13 +4,14 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::chunk::{Delta, read_object};
-use super::usage;
+use super::chunk::{Delta, Form, push, read_object};
+use super::{finish, usage};
 use crate::dialect::Identity;
 use crate::dialect::fault;
-use crate::dialect::json::{self, quoted};
+use crate::dialect::json::{self, Object, quoted};
 use crate::event::{Channel, ErrorBody, Piece, Usage};
 use crate::fold::Text;
+use crate::model;
 
 /// A whole answer that was not streamed.
 #[derive(Debug, Clone)]
@@ -29,7 +30,9 @@ pub struct Answer {
 struct Choice<'a> {
     index: Option<i32>,
     #[serde(borrow)]
-    message: Delta<'a>,
+    message: Option<Delta<'a>>,
+    #[serde(borrow)]
+    text: Option<&'a RawValue>,
     #[serde(borrow)]
     finish_reason: Option<&'a RawValue>,
 }
@@ -43,33 +46,20 @@ struct Choice<'a> {
 /// (not JSON, no `choices`, a choice without `message`), an error for which
 /// [`super::is_malformed`] holds: another deployment may do better.
 pub fn render_answer(body: &[u8], identity: &Identity, model: &str) -> Result<Answer, ErrorBody> {
+    render(body, Form::Chat, identity, model)
+}
+
+pub(super) fn render(
+    body: &[u8],
+    form: Form,
+    identity: &Identity,
+    model: &str,
+) -> Result<Answer, ErrorBody> {
     let object = read_object(body)?;
-    let choices = object
-        .some("choices")
-        .ok_or_else(|| fault::malformed("no `choices`"))?;
-    let choices: Vec<Choice<'_>> = serde_json::from_str(choices.get())
-        .map_err(|_| fault::malformed("`choices` without messages"))?;
-    if choices.is_empty() {
-        return Err(fault::malformed("empty `choices`"));
-    }
-    let mut pieces = Vec::new();
-    for (position, choice) in (0..).zip(&choices) {
-        let index = choice.index.unwrap_or(position);
-        choice.message.pieces(index, &mut pieces);
-        if let Some(reason) = choice.finish_reason.and_then(json::string) {
-            pieces.push(Piece {
-                choice: index,
-                channel: Channel::Finish,
-                index: 0,
-                text: reason.into_owned(),
-            });
-        }
-    }
-    let mut text = Text::default();
-    pieces.iter().for_each(|piece| text.push(piece));
+    let text = read_text(&object, form)?;
     let mut edit = object.edit();
     edit.set("id", quoted(&identity.id));
-    edit.set("object", r#""chat.completion""#);
+    edit.set("object", form.answer_object());
     edit.set("created", identity.created.to_string());
     edit.set("model", quoted(model));
     Ok(Answer {
@@ -81,4 +71,56 @@ pub fn render_answer(body: &[u8], identity: &Identity, model: &str) -> Result<An
         model: object.some("model").and_then(json::string).map(Into::into),
         text,
     })
+}
+
+/// Reads the body of a provider's answer to a request that was not streamed, for a client that
+/// speaks another dialect.
+///
+/// # Errors
+/// As [`render_answer`]; also when a choice ended for the provider's own failure
+/// (`insufficient_system_resource`).
+pub fn read_answer(body: &[u8]) -> Result<model::Answer, ErrorBody> {
+    let object = read_object(body)?;
+    let mut text = Text::default();
+    for mut piece in read_text(&object, Form::Chat)?.pieces() {
+        finish::to_model(&mut piece)?;
+        text.push(&piece);
+    }
+    Ok(model::Answer {
+        text,
+        usage: object.some("usage").and_then(usage::read),
+        model: object.some("model").and_then(json::string).map(Into::into),
+    })
+}
+
+fn read_text(object: &Object<'_>, form: Form) -> Result<Text, ErrorBody> {
+    let choices = object
+        .some("choices")
+        .ok_or_else(|| fault::malformed("no `choices`"))?;
+    let choices: Vec<Choice<'_>> = serde_json::from_str(choices.get())
+        .map_err(|_| fault::malformed("`choices` are no choices"))?;
+    if choices.is_empty() {
+        return Err(fault::malformed("empty `choices`"));
+    }
+    let mut pieces = Vec::new();
+    for (position, choice) in (0..).zip(&choices) {
+        let index = choice.index.unwrap_or(position);
+        match (form, &choice.message, choice.text) {
+            (Form::Chat, Some(message), _) => message.pieces(index, &mut pieces),
+            (Form::Text, _, Some(text)) => push(&mut pieces, index, Channel::Text, 0, Some(text)),
+            (Form::Chat, None, _) => return Err(fault::malformed("a choice without `message`")),
+            (Form::Text, _, None) => return Err(fault::malformed("a choice without `text`")),
+        }
+        if let Some(reason) = choice.finish_reason.and_then(json::string) {
+            pieces.push(Piece {
+                choice: index,
+                channel: Channel::Finish,
+                index: 0,
+                text: reason.into_owned(),
+            });
+        }
+    }
+    let mut text = Text::default();
+    pieces.iter().for_each(|piece| text.push(piece));
+    Ok(text)
 }

@@ -1,5 +1,6 @@
 //! The whole answer out of the chunks of a stream.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
@@ -7,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::chunk::UpstreamChunk;
-use super::{FUNCTION_CALL, usage};
+use super::{FUNCTION_CALL, stream, usage};
 use crate::dialect::Identity;
 use crate::dialect::json;
 use crate::event::{Channel, Chunk, Usage};
@@ -25,13 +26,20 @@ pub struct Assembler {
     logprobs: BTreeMap<i32, Logprobs>,
     system_fingerprint: Option<Box<RawValue>>,
     service_tier: Option<Box<RawValue>>,
+    /// The provider tells usage in DeepSeek's words, too.
+    counts_cache_misses: bool,
 }
 
-/// Log probabilities of one choice, element by element as the provider wrote them.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-struct Logprobs {
+/// Log probabilities of one choice, element by element as the provider wrote them: of chat, or
+/// of legacy completions.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub(super) struct Logprobs {
     content: Option<Vec<Box<RawValue>>>,
     refusal: Option<Vec<Box<RawValue>>>,
+    pub(super) tokens: Option<Vec<Box<RawValue>>>,
+    pub(super) token_logprobs: Option<Vec<Box<RawValue>>>,
+    pub(super) top_logprobs: Option<Vec<Box<RawValue>>>,
+    pub(super) text_offset: Option<Vec<Box<RawValue>>>,
 }
 
 impl Assembler {
@@ -40,13 +48,14 @@ impl Assembler {
         chunk.pieces.iter().for_each(|piece| self.text.push(piece));
         if chunk.usage.is_some() {
             self.usage = chunk.usage;
+            let told = chunk.member("usage").map(RawValue::get);
+            self.counts_cache_misses = told.is_some_and(usage::counts_cache_misses);
         }
         for added in &chunk.logprobs {
             // Other forms than OpenAI's are left out.
-            if let Ok(Logprobs { content, refusal }) = serde_json::from_str(added.raw.get()) {
+            if let Ok(added_logprobs) = serde_json::from_str::<Logprobs>(added.raw.get()) {
                 let logprobs = self.logprobs.entry(added.choice).or_default();
-                extend(&mut logprobs.content, content);
-                extend(&mut logprobs.refusal, refusal);
+                logprobs.extend(added_logprobs);
             }
         }
         for (kept, key) in [
@@ -93,30 +102,99 @@ impl Assembler {
     /// choices that did not end have `"finish_reason":null`.
     #[must_use]
     pub fn completion(&self, identity: &Identity, model: &str, usage: Option<&Usage>) -> Bytes {
-        let choices = self.text.choices();
-        let choices = choices.into_iter().map(|index| Choice {
-            index,
-            message: Message::of(&self.text, index),
-            logprobs: self.logprobs.get(&index),
-            finish_reason: self.text.get(index, Channel::Finish, 0),
-        });
-        json::bytes(&Completion {
-            id: &identity.id,
-            object: "chat.completion",
-            created: identity.created,
+        completion(
+            &self.text,
+            identity,
             model,
-            choices: choices.collect(),
-            usage: usage.or(self.usage.as_ref()).map(usage::Rendered::from),
-            service_tier: self.service_tier.as_deref(),
-            system_fingerprint: self.system_fingerprint.as_deref(),
+            self.usage_shown(usage),
+            Some(self),
+        )
+    }
+
+    /// The usage given, or else as reported, in the words that the provider uses.
+    pub(super) fn usage_shown(&self, usage: Option<&Usage>) -> Option<usage::Rendered> {
+        let rendered = usage.or(self.usage.as_ref()).map(usage::Rendered::from)?;
+        Some(if self.counts_cache_misses {
+            rendered.with_cache_misses()
+        } else {
+            rendered
         })
+    }
+
+    pub(super) fn logprobs(&self, choice: i32) -> Option<&Logprobs> {
+        self.logprobs.get(&choice)
+    }
+
+    pub(super) fn system_fingerprint(&self) -> Option<&RawValue> {
+        self.system_fingerprint.as_deref()
     }
 }
 
-fn extend(kept: &mut Option<Vec<Box<RawValue>>>, added: Option<Vec<Box<RawValue>>>) {
-    if let Some(added) = added {
-        kept.get_or_insert_default().extend(added);
+/// The whole completion that says `text`, for a client of this dialect when the provider speaks
+/// another; choices that did not end have `"finish_reason":null`.
+#[must_use]
+pub fn write_answer(text: &Text, identity: &Identity, model: &str, usage: Option<&Usage>) -> Bytes {
+    completion(
+        text,
+        identity,
+        model,
+        usage.map(usage::Rendered::from),
+        None,
+    )
+}
+
+fn completion(
+    text: &Text,
+    identity: &Identity,
+    model: &str,
+    usage: Option<usage::Rendered>,
+    kept: Option<&Assembler>,
+) -> Bytes {
+    let choices = text.choices();
+    let choices = choices.into_iter().map(|index| Choice {
+        index,
+        message: Message::of(text, identity, index),
+        logprobs: kept
+            .and_then(|kept| kept.logprobs(index))
+            .map(|logprobs| ChatLogprobs {
+                content: logprobs.content.as_deref(),
+                refusal: logprobs.refusal.as_deref(),
+            }),
+        finish_reason: text.get(index, Channel::Finish, 0),
+    });
+    json::bytes(&Completion {
+        id: &identity.id,
+        object: "chat.completion",
+        created: identity.created,
+        model,
+        choices: choices.collect(),
+        usage,
+        service_tier: kept.and_then(|kept| kept.service_tier.as_deref()),
+        system_fingerprint: kept.and_then(Assembler::system_fingerprint),
+    })
+}
+
+impl Logprobs {
+    fn extend(&mut self, added: Self) {
+        for (kept, added) in [
+            (&mut self.content, added.content),
+            (&mut self.refusal, added.refusal),
+            (&mut self.tokens, added.tokens),
+            (&mut self.token_logprobs, added.token_logprobs),
+            (&mut self.top_logprobs, added.top_logprobs),
+            (&mut self.text_offset, added.text_offset),
+        ] {
+            if let Some(added) = added {
+                kept.get_or_insert_default().extend(added);
+            }
+        }
     }
+}
+
+#[derive(Serialize)]
+struct ChatLogprobs<'a> {
+    content: Option<&'a [Box<RawValue>]>,
+    refusal: Option<&'a [Box<RawValue>]>,
 }
 
 #[derive(Serialize)]
@@ -138,7 +216,7 @@ struct Completion<'a> {
 struct Choice<'a> {
     index: i32,
     message: Message<'a>,
-    logprobs: Option<&'a Logprobs>,
+    logprobs: Option<ChatLogprobs<'a>>,
     finish_reason: Option<&'a str>,
 }
 
@@ -157,7 +235,7 @@ struct Message<'a> {
 
 #[derive(Serialize)]
 struct ToolCall<'a> {
-    id: &'a str,
+    id: Cow<'a, str>,
     r#type: &'a str,
     function: Function<'a>,
 }
@@ -169,7 +247,7 @@ struct Function<'a> {
 }
 
 impl<'a> Message<'a> {
-    fn of(text: &'a Text, choice: i32) -> Self {
+    fn of(text: &'a Text, identity: &Identity, choice: i32) -> Self {
         let part = |channel| text.get(choice, channel, 0);
         let function = |index| Function {
             name: text.get(choice, Channel::ToolName, index).unwrap_or(""),
@@ -194,7 +272,10 @@ impl<'a> Message<'a> {
                 .into_iter()
                 .filter(|index| *index != FUNCTION_CALL)
                 .map(|index| ToolCall {
-                    id: text.get(choice, Channel::ToolId, index).unwrap_or(""),
+                    id: text.get(choice, Channel::ToolId, index).map_or_else(
+                        || stream::call_id(identity, choice, index).into(),
+                        Cow::Borrowed,
+                    ),
                     r#type: "function",
                     function: function(index),
                 })

@@ -10,6 +10,35 @@ use crate::dialect::fault;
 use crate::dialect::json::{self, Object};
 use crate::event::{Channel, ErrorBody, Piece, Usage};
 
+/// Which of the two forms chunks and answers have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// Chat: choices with a `delta` or a `message`.
+    Chat,
+    /// Legacy completions: choices with a `text`.
+    Text,
+}
+
+impl Form {
+    /// `object` of a chunk, as JSON.
+    fn chunk_object(self) -> &'static str {
+        match self {
+            Self::Chat => r#""chat.completion.chunk""#,
+            Self::Text => TEXT_COMPLETION,
+        }
+    }
+
+    /// `object` of a whole answer, as JSON.
+    pub(super) fn answer_object(self) -> &'static str {
+        match self {
+            Self::Chat => r#""chat.completion""#,
+            Self::Text => TEXT_COMPLETION,
+        }
+    }
+}
+
+const TEXT_COMPLETION: &str = r#""text_completion""#;
+
 /// What a chunk of a provider says.
 pub struct UpstreamChunk<'a> {
     /// What it adds to the answer.
@@ -78,6 +107,8 @@ struct Choice<'a> {
     #[serde(borrow)]
     delta: Option<Delta<'a>>,
     #[serde(borrow)]
+    text: Option<&'a RawValue>,
+    #[serde(borrow)]
     finish_reason: Option<&'a RawValue>,
     #[serde(borrow)]
     logprobs: Option<&'a RawValue>,
@@ -130,6 +161,10 @@ pub(super) const EDITED: [&str; 6] = ["id", "object", "created", "model", "choic
 /// The error of an error event (`{"error":…}`), as [`super::read_error`] tells it; else, when
 /// the data is no chunk at all, an error for which [`super::is_malformed`] holds.
 pub fn read_chunk(data: &[u8]) -> Result<UpstreamChunk<'_>, ErrorBody> {
+    read(data, Form::Chat)
+}
+
+pub(super) fn read(data: &[u8], form: Form) -> Result<UpstreamChunk<'_>, ErrorBody> {
     let object = read_object(data)?;
     let choices: Vec<Choice<'_>> = match object.some("choices") {
         Some(choices) => serde_json::from_str(choices.get())
@@ -141,8 +176,10 @@ pub fn read_chunk(data: &[u8]) -> Result<UpstreamChunk<'_>, ErrorBody> {
     let mut logprobs = Vec::new();
     for (position, choice) in (0..).zip(&choices) {
         let index = choice.index.unwrap_or(position);
-        if let Some(delta) = &choice.delta {
-            delta.pieces(index, &mut pieces);
+        match (form, &choice.delta) {
+            (Form::Chat, Some(delta)) => delta.pieces(index, &mut pieces),
+            (Form::Chat, None) => {}
+            (Form::Text, _) => push(&mut pieces, index, Channel::Text, 0, choice.text),
         }
         push(&mut pieces, index, Channel::Finish, 0, choice.finish_reason);
         if let Some(raw) = choice.logprobs.filter(|raw| raw.get() != "null") {
@@ -223,7 +260,7 @@ impl Function<'_> {
 }
 
 /// Adds a piece when `raw` holds text; empty text says nothing.
-fn push(
+pub(super) fn push(
     pieces: &mut Vec<Piece>,
     choice: i32,
     channel: Channel,
@@ -254,13 +291,23 @@ pub fn render_chunk(
     model: &str,
     include_usage: bool,
 ) -> Option<Bytes> {
+    render(chunk, Form::Chat, identity, model, include_usage)
+}
+
+pub(super) fn render(
+    chunk: &UpstreamChunk<'_>,
+    form: Form,
+    identity: &Identity,
+    model: &str,
+    include_usage: bool,
+) -> Option<Bytes> {
     if chunk.is_bare() && chunk.member("usage").is_some() && !include_usage {
         return None;
     }
     let object = &chunk.object;
     let mut edit = object.edit();
     edit.set("id", json::quoted(&identity.id));
-    edit.set("object", r#""chat.completion.chunk""#);
+    edit.set("object", form.chunk_object());
     edit.set("created", identity.created.to_string());
     edit.set("model", json::quoted(model));
     if object.get("choices").is_none() {

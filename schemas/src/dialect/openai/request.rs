@@ -29,10 +29,10 @@ pub struct ChatRequest<'a> {
     last_user: Option<&'a RawValue>,
 }
 
-const MODEL: &str = "model";
+pub(super) const MODEL: &str = "model";
 const MESSAGES: &str = "messages";
-const STREAM: &str = "stream";
-const STREAM_OPTIONS: &str = "stream_options";
+pub(super) const STREAM: &str = "stream";
+pub(super) const STREAM_OPTIONS: &str = "stream_options";
 const INCLUDE_USAGE: &str = "include_usage";
 
 /// The fields that are checked; others pass
@@ -100,12 +100,11 @@ impl<'a> ChatRequest<'a> {
     pub fn parse(body: &'a [u8]) -> Result<Self, ErrorBody> {
         let object = check::object(body)?;
         check::fields(&object, &FIELDS)?;
-        let model = object.some(MODEL).and_then(json::string);
-        let model = model.filter(|model| !model.is_empty());
+        let model = named_model(&object)?;
         let messages = object.some(MESSAGES).ok_or_else(|| missing(MESSAGES))?;
         let last_user = check_messages(messages)?;
         Ok(Self {
-            model: model.ok_or_else(|| missing(MODEL))?,
+            model,
             stream: object.get(STREAM).is_some_and(is_true),
             include_usage: wants_usage(&object)?,
             n: object
@@ -126,6 +125,13 @@ impl<'a> ChatRequest<'a> {
             .and_then(json::content)
             .unwrap_or(Cow::Borrowed(""))
     }
+}
+
+/// The model that the client names, which it must.
+pub(super) fn named_model<'a>(object: &Object<'a>) -> Result<Cow<'a, str>, ErrorBody> {
+    let model = object.some(MODEL).and_then(json::string);
+    let model = model.filter(|model| !model.is_empty());
+    model.ok_or_else(|| missing(MODEL))
 }
 
 /// Checks all messages and finds the content of the last one by the user.
@@ -201,7 +207,8 @@ fn read_message(raw: &RawValue) -> Result<Message<'_>, String> {
     }
 }
 
-fn wants_usage(object: &Object<'_>) -> Result<bool, ErrorBody> {
+/// Whether usage is wanted in the stream.
+pub(super) fn wants_usage(object: &Object<'_>) -> Result<bool, ErrorBody> {
     let Some(options) = object.some(STREAM_OPTIONS) else {
         return Ok(false);
     };

@@ -66,12 +66,21 @@ pub(super) fn read(raw: &RawValue) -> Option<Usage> {
     })
 }
 
+/// Whether usage, as JSON, is told in DeepSeek's words, too.
+pub(super) fn counts_cache_misses(usage: &str) -> bool {
+    usage.contains(r#""prompt_cache_hit_tokens""#)
+}
+
 /// Usage as the wire format has it; details only where there are any.
 #[derive(Serialize)]
 pub(super) struct Rendered {
     prompt_tokens: i64,
     completion_tokens: i64,
     total_tokens: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_cache_hit_tokens: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_cache_miss_tokens: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     prompt_tokens_details: Option<Cached>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -99,9 +108,24 @@ impl From<&Usage> for Rendered {
             prompt_tokens: usage.prompt_tokens,
             completion_tokens: usage.completion_tokens,
             total_tokens: usage.prompt_tokens.saturating_add(usage.completion_tokens),
+            prompt_cache_hit_tokens: None,
+            prompt_cache_miss_tokens: None,
             prompt_tokens_details: (cached_tokens != 0).then_some(Cached { cached_tokens }),
             completion_tokens_details: (reasoning_tokens != 0)
                 .then_some(Reasoning { reasoning_tokens }),
+        }
+    }
+}
+
+impl Rendered {
+    /// With DeepSeek's words for tokens that its cache had and had not.
+    pub(super) fn with_cache_misses(self) -> Self {
+        let hits = self.prompt_tokens_details.as_ref();
+        let hits = hits.map_or(0, |details| details.cached_tokens);
+        Self {
+            prompt_cache_hit_tokens: Some(hits),
+            prompt_cache_miss_tokens: Some(self.prompt_tokens.saturating_sub(hits)),
+            ..self
         }
     }
 }

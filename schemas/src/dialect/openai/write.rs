@@ -14,6 +14,7 @@ pub fn role_chunk(identity: &Identity, model: &str, choice: i32, include_usage: 
     let delta = Delta {
         role: Some("assistant"),
         content: Some(""),
+        ..Delta::default()
     };
     chunk(identity, model, include_usage, choice, delta, None)
 }
@@ -28,8 +29,8 @@ pub fn text_chunk(
     include_usage: bool,
 ) -> Chunk {
     let delta = Delta {
-        role: None,
         content: Some(text),
+        ..Delta::default()
     };
     chunk(identity, model, include_usage, choice, delta, None)
 }
@@ -43,10 +44,7 @@ pub fn finish_chunk(
     reason: &str,
     include_usage: bool,
 ) -> Chunk {
-    let delta = Delta {
-        role: None,
-        content: None,
-    };
+    let delta = Delta::default();
     chunk(identity, model, include_usage, choice, delta, Some(reason))
 }
 
@@ -98,15 +96,16 @@ fn piece(choice: i32, channel: Channel, text: &str) -> Piece {
     }
 }
 
-fn chunk(
+/// A chunk of one choice that adds `delta` to it.
+pub(super) fn delta_bytes(
     identity: &Identity,
     model: &str,
     include_usage: bool,
     index: i32,
-    delta: Delta<'_>,
+    delta: &Delta<'_>,
     finish_reason: Option<&str>,
-) -> Chunk {
-    let raw = json::bytes(&Written {
+) -> Bytes {
+    json::bytes(&Written {
         id: &identity.id,
         object: "chat.completion.chunk",
         created: identity.created,
@@ -118,7 +117,18 @@ fn chunk(
             finish_reason,
         }],
         usage: include_usage.then_some(None),
-    });
+    })
+}
+
+fn chunk(
+    identity: &Identity,
+    model: &str,
+    include_usage: bool,
+    index: i32,
+    delta: Delta<'_>,
+    finish_reason: Option<&str>,
+) -> Chunk {
+    let raw = delta_bytes(identity, model, include_usage, index, &delta, finish_reason);
     let text = delta.content.filter(|text| !text.is_empty());
     let text = text.map(|text| piece(index, Channel::Text, text));
     let finish = finish_reason.map(|reason| piece(index, Channel::Finish, reason));
@@ -143,15 +153,44 @@ struct Written<'a> {
 #[derive(Serialize)]
 struct Choice<'a> {
     index: i32,
-    delta: Delta<'a>,
+    delta: &'a Delta<'a>,
     logprobs: Option<()>,
     finish_reason: Option<&'a str>,
 }
 
-#[derive(Serialize, Clone, Copy)]
-struct Delta<'a> {
+/// What a chunk adds to a choice.
+#[derive(Serialize, Default)]
+pub(super) struct Delta<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
-    role: Option<&'a str>,
+    pub(super) role: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    content: Option<&'a str>,
+    pub(super) content: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) reasoning_content: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) refusal: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub(super) tool_calls: &'a [ToolCall<'a>],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) function_call: Option<Function<'a>>,
+}
+
+/// What a chunk adds to a call.
+#[derive(Serialize)]
+pub(super) struct ToolCall<'a> {
+    pub(super) index: i32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) r#type: Option<&'a str>,
+    pub(super) function: Function<'a>,
+}
+
+/// What a chunk adds to the function of a call.
+#[derive(Serialize)]
+pub(super) struct Function<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) arguments: Option<&'a str>,
 }
