@@ -7,5 +7,6 @@ mod answers;
 mod chats;
 mod completions;
 mod deepseek;
+mod embeddings;
 mod recorded;
 mod requests;

@@ -16,6 +16,15 @@ pub(super) enum Inputs<'a> {
     Tokens(Vec<Vec<i64>>),
 }
 
+impl Inputs<'_> {
+    pub(super) fn count(&self) -> usize {
+        match self {
+            Self::Texts(texts) => texts.len(),
+            Self::Tokens(tokens) => tokens.len(),
+        }
+    }
+}
+
 /// Reads `raw`, the value of `field`.
 pub(super) fn read<'a>(field: &str, raw: &'a RawValue) -> Result<Inputs<'a>, ErrorBody> {
     if let Some(text) = json::string(raw) {

@@ -1,4 +1,4 @@
-//! OpenAI's dialects: chat and legacy completions, and DeepSeek's extension of chat.
+//! OpenAI's dialects: chat, legacy completions and embeddings, and DeepSeek's extension of chat.
 //!
 //! Pure functions over bytes. What is passed on is edited in place, not parsed and printed
 //! again: fields that we do not know keep their order, their spelling and their digits. What
@@ -10,6 +10,7 @@ mod assembler;
 mod chunk;
 mod completion;
 mod deepseek;
+mod embeddings;
 mod error;
 mod finish;
 mod inputs;
@@ -31,6 +32,10 @@ pub use completion::{
     render_completion_chunk, upstream_completion, write_completion,
 };
 pub use deepseek::deepseek_request;
+pub use embeddings::{
+    EmbeddingsRequest, read_embeddings, read_embeddings_request, render_embeddings,
+    upstream_embeddings, write_embeddings,
+};
 pub use error::{error_json, is_content_policy, is_context_length, read_error};
 pub use finish::read_event;
 pub use read::{read_request, wants_function_calls};
