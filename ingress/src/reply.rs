@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
@@ -12,11 +11,12 @@ use hyper::header::{
 };
 use hyper::http::response::Builder;
 use hyper::{HeaderMap, Response, StatusCode};
-use schemas::dialect::openai::error_json;
 use schemas::event::{ErrorBody, Event};
 use schemas::id::RequestId;
 use serde::Serialize;
 
+use crate::call::Call;
+use crate::shape::Shape;
 use crate::sse::EventStream;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -145,12 +145,12 @@ pub(crate) fn json_bytes(status: StatusCode, bytes: Bytes) -> Reply {
 }
 
 /// A value as JSON.
-pub(crate) fn json<T: Serialize>(status: StatusCode, value: &T) -> Reply {
+pub(crate) fn json<T: Serialize>(status: StatusCode, value: &T) -> Result<Reply, ErrorBody> {
     match serde_json::to_vec(value) {
-        Ok(bytes) => json_bytes(status, bytes.into()),
+        Ok(bytes) => Ok(json_bytes(status, bytes.into())),
         Err(cause) => {
             tracing::error!(error = %cause, "an answer could not be written as JSON");
-            error(&ErrorBody::internal())
+            Err(ErrorBody::internal())
         }
     }
 }
@@ -167,13 +167,13 @@ pub(crate) fn events(events: EventStream) -> Reply {
     )
 }
 
-/// An error in OpenAI's shape, with the headers that tell whether and when to try again.
-pub(crate) fn error(error: &ErrorBody) -> Reply {
+/// An error in answer to the call `id`, with the headers that tell whether and when to try again.
+pub(crate) fn error(error: &ErrorBody, shape: Shape, id: RequestId) -> Reply {
     let status = u16::try_from(error.status)
         .ok()
         .and_then(|status| StatusCode::from_u16(status).ok())
         .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut reply = json_bytes(status, error_json(error));
+    let mut reply = json_bytes(status, shape.error(error, id));
     let headers = reply.headers_mut();
     if let Some(millis) = error.retry_after_millis {
         let millis = millis.max(0).unsigned_abs();
@@ -188,12 +188,12 @@ pub(crate) fn error(error: &ErrorBody) -> Reply {
 }
 
 /// Writes the headers that every answer carries.
-pub(crate) fn stamp(reply: &mut Reply, id: RequestId, began: Instant) {
+pub(crate) fn stamp(reply: &mut Reply, call: &Call) {
     let headers = reply.headers_mut();
-    if let Ok(id) = HeaderValue::from_maybe_shared(Bytes::from(id.to_string())) {
+    if let Ok(id) = HeaderValue::from_maybe_shared(Bytes::from(call.id.to_string())) {
         headers.insert(X_REQUEST_ID, id);
     }
-    let millis = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let millis = u64::try_from(call.began.elapsed().as_millis()).unwrap_or(u64::MAX);
     headers.insert(PROCESSING_MS, HeaderValue::from(millis));
 }
 

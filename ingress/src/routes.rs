@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, field, info_span};
 
 use crate::admission::Admission;
-use crate::api::chat::Chat;
+use crate::api::inference::Inference;
 use crate::api::keys::Keys;
 use crate::api::models::Models;
 use crate::api::requests::Requests;
@@ -25,7 +25,9 @@ use crate::body::{self, Limits};
 use crate::call::Call;
 use crate::error;
 use crate::metrics::Metrics;
+use crate::operation::Operation;
 use crate::reply::{self, Reply};
+use crate::shape::Shape;
 
 /// Largest body of an administrative call.
 const ADMIN_BODY_BYTES_MAX: usize = 64 * 1024;
@@ -33,7 +35,7 @@ const ADMIN_BODY_BYTES_MAX: usize = 64 * 1024;
 /// The operations, and what stands before all of them.
 #[derive(Debug)]
 pub(crate) struct Routes {
-    pub(crate) chat: Chat,
+    pub(crate) inference: Inference,
     pub(crate) models: Models,
     pub(crate) requests: Requests,
     pub(crate) keys: Keys,
@@ -48,7 +50,7 @@ pub(crate) struct Routes {
 /// A known path.
 #[derive(Debug, PartialEq, Eq)]
 enum Path<'a> {
-    Chat,
+    Operation(Operation),
     Models,
     Model(Cow<'a, str>),
     Requests,
@@ -69,6 +71,7 @@ impl Routes {
         let call = Call {
             id: RequestId::new(self.reply_place),
             began: Instant::now(),
+            shape: Shape::of(head.uri.path()),
             connection,
         };
         let path = Path::of(head.uri.path());
@@ -83,7 +86,7 @@ impl Routes {
         if status.as_u16() >= 400 && status != StatusCode::REQUEST_TIMEOUT {
             body::discard(body, &head.headers).await;
         }
-        reply::stamp(&mut reply, call.id, call.began);
+        reply::stamp(&mut reply, &call);
         if self.stop.is_cancelled() {
             reply::close(&mut reply);
         }
@@ -96,8 +99,14 @@ impl Routes {
 
     /// A whole HTTP answer for a connection on which no request was read; it closes then.
     pub(crate) fn bare(&self, error: &ErrorBody) -> Vec<u8> {
-        let mut reply = reply::error(error);
-        reply::stamp(&mut reply, RequestId::new(self.reply_place), Instant::now());
+        let call = Call {
+            id: RequestId::new(self.reply_place),
+            began: Instant::now(),
+            shape: Shape::OpenAi,
+            connection: CancellationToken::new(),
+        };
+        let mut reply = reply::error(error, call.shape, call.id);
+        reply::stamp(&mut reply, &call);
         reply::close(&mut reply);
         reply::bytes(reply)
     }
@@ -117,7 +126,8 @@ impl Routes {
         } else if let Some(path) = path {
             let allowed = path.allowed();
             if !allowed.split(", ").any(|name| name == head.method.as_str()) {
-                let mut reply = reply::error(&ErrorBody::method_not_allowed());
+                let error = ErrorBody::method_not_allowed();
+                let mut reply = reply::error(&error, call.shape, call.id);
                 let allowed = HeaderValue::from_static(allowed);
                 reply.headers_mut().insert(ALLOW, allowed);
                 return reply;
@@ -129,7 +139,7 @@ impl Routes {
         } else {
             error::unknown_route(&head.method, head.uri.path())
         };
-        reply::error(&refused)
+        reply::error(&refused, call.shape, call.id)
     }
 
     /// The operation behind a path, whose method is one of those allowed.
@@ -142,7 +152,9 @@ impl Routes {
     ) -> Result<Reply, ErrorBody> {
         let headers = &head.headers;
         match path {
-            Path::Chat => self.chat.create(call, headers, body).await,
+            Path::Operation(operation) => {
+                self.inference.create(call, operation, headers, body).await
+            }
             Path::Models => self.models.list(headers),
             Path::Model(name) => self.models.get(headers, &name),
             Path::Requests => self.requests.list(headers, head.uri.query()).await,
@@ -161,7 +173,7 @@ impl Routes {
         self.keys.authorize(headers)?;
         let limits = Limits {
             bytes_max: ADMIN_BODY_BYTES_MAX,
-            ..self.chat.limits
+            ..self.inference.limits
         };
         let (bytes, _held) = body::read(body, limits, &self.admission).await?;
         self.keys.create(&bytes).await
@@ -171,8 +183,10 @@ impl Routes {
 impl<'a> Path<'a> {
     fn of(path: &'a str) -> Option<Self> {
         let one = |id: &'a str| (!id.is_empty() && !id.contains('/')).then_some(id);
+        if let Some(operation) = Operation::at(path) {
+            return Some(Self::Operation(operation));
+        }
         match path {
-            "/v1/chat/completions" => Some(Self::Chat),
             "/v1/models" => Some(Self::Models),
             "/v1/requests" => Some(Self::Requests),
             "/admin/v1/keys" => Some(Self::Keys),
@@ -197,7 +211,7 @@ impl<'a> Path<'a> {
     /// As the header `Allow` has it.
     fn allowed(&self) -> &'static str {
         match self {
-            Self::Chat | Self::KeyDisable(_) => "POST",
+            Self::Operation(_) | Self::KeyDisable(_) => "POST",
             Self::Models | Self::Model(_) | Self::Requests | Self::Request(_) => "GET",
             Self::Keys => "GET, POST",
             Self::Key(_) => "DELETE",
@@ -207,7 +221,7 @@ impl<'a> Path<'a> {
     /// The route, for metrics and spans.
     fn label(&self) -> &'static str {
         match self {
-            Self::Chat => "/v1/chat/completions",
+            Self::Operation(operation) => operation.path(),
             Self::Models => "/v1/models",
             Self::Model(_) => "/v1/models/{id}",
             Self::Requests => "/v1/requests",

@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::admission::Admission;
-use crate::api::chat::Chat;
+use crate::api::inference::Inference;
 use crate::api::keys::Keys;
 use crate::api::models::Models;
 use crate::api::requests::Requests;
@@ -93,7 +93,7 @@ pub async fn run(
     let secret = resume_tokens(parts.store.clone(), Arc::clone(&tokens));
 
     let models = Models::new(parts.keys.clone(), settings.models.clone());
-    let chat = Chat {
+    let inference = Inference {
         keys: parts.keys.clone(),
         models: models.names(),
         admission: Arc::clone(&admission),
@@ -113,7 +113,7 @@ pub async fn run(
         on_takeover: settings.on_takeover,
     };
     let routes = Arc::new(Routes {
-        chat,
+        inference,
         models,
         requests: Requests {
             keys: parts.keys.clone(),

@@ -1,4 +1,4 @@
-//! Server-sent events of a chat completion.
+//! The answer to a request as server-sent events.
 //!
 //! The head is held back until there is a token or an end, so that an early failure has its
 //! true status; after some silence it goes out with a comment, and from then on errors are
@@ -11,7 +11,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use schemas::dialect::openai::error_json;
 use schemas::event::{Delta, ErrorBody, Event};
 use schemas::fold::{End, Step};
 use tokio::time::{Instant, Sleep};
@@ -24,15 +23,14 @@ use crate::error;
 use crate::metrics::{Metrics, StreamEnd};
 use crate::reply::Facts;
 use crate::resume::{ResumePoint, ResumeTokens};
+use crate::shape::Shape;
 use crate::waiters::Closed;
-
-const COMMENT: &[u8] = b": waiting\n\n";
-const DONE: &[u8] = b"data: [DONE]\n\n";
 
 /// The frames of one answer, made as its events come.
 #[derive(Debug)]
 pub(crate) struct EventStream {
     answer: Answer,
+    shape: Shape,
     /// Dropped with the stream: cancels the request unless the stream came to its end.
     hang_up: HangUp,
     _place: Place,
@@ -46,8 +44,8 @@ pub(crate) struct EventStream {
     token_sent: bool,
     ending: Option<Result<(), ErrorBody>>,
     over: bool,
-    /// The head goes out after silence, with a comment.
-    comment_due: bool,
+    /// The head goes out after silence, with a sign that the client is still served.
+    sign_due: bool,
     timer: Pin<Box<Sleep>>,
     last_sign: Instant,
     patience: Patience,
@@ -61,7 +59,7 @@ pub(crate) struct EventStream {
 /// How long a stream waits.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Patience {
-    /// Longest silence before a comment tells the client that it is still served.
+    /// Longest silence before a sign tells the client that it is still served.
     pub(crate) silence_max: Duration,
     /// Nothing comes after this but an error.
     pub(crate) give_up_at: Instant,
@@ -79,6 +77,7 @@ pub(crate) enum Begin {
 impl EventStream {
     pub(crate) fn new(
         answer: Answer,
+        shape: Shape,
         hang_up: HangUp,
         place: Place,
         tokens: Arc<OnceLock<ResumeTokens>>,
@@ -89,6 +88,7 @@ impl EventStream {
         Self {
             partition: answer.id().reply().partition,
             answer,
+            shape,
             hang_up,
             _place: place,
             tokens,
@@ -97,7 +97,7 @@ impl EventStream {
             token_sent: false,
             ending: None,
             over: false,
-            comment_due: false,
+            sign_due: false,
             timer: Box::pin(tokio::time::sleep_until(
                 (now + patience.silence_max).min(patience.give_up_at),
             )),
@@ -140,7 +140,7 @@ impl EventStream {
         }
         match std::task::ready!(self.poll_timer(cx)) {
             Timer::Silence => {
-                self.comment_due = true;
+                self.sign_due = true;
                 Poll::Ready(Begin::Stream)
             }
             Timer::GiveUp => {
@@ -159,7 +159,7 @@ impl EventStream {
         // A role alone is held back: until there is a token, another run may still take over.
         let nothing_to_say = self.out.is_empty() || !self.token_seen;
         if self.ending.is_none() && nothing_to_say {
-            let timer = if std::mem::take(&mut self.comment_due) {
+            let timer = if std::mem::take(&mut self.sign_due) {
                 Timer::Silence
             } else {
                 std::task::ready!(self.poll_timer(cx))
@@ -167,7 +167,7 @@ impl EventStream {
             match timer {
                 Timer::Silence => {
                     self.last_sign = Instant::now();
-                    return Poll::Ready(Some(Bytes::from_static(COMMENT)));
+                    return Poll::Ready(Some(Bytes::from_static(self.shape.sign())));
                 }
                 Timer::GiveUp => self.give_up(),
             }
@@ -253,7 +253,7 @@ impl EventStream {
                 tokens.seal_into(&point, &mut self.out);
                 self.out.put_u8(b'\n');
             }
-            put_data(&mut self.out, &chunk.raw);
+            self.shape.put_chunk(&mut self.out, &chunk.raw);
             self.token_seen |= !chunk.pieces.is_empty();
         }
     }
@@ -276,13 +276,12 @@ impl EventStream {
     fn close(&mut self) {
         match &self.ending {
             None => return,
-            Some(Ok(())) => self.out.put_slice(DONE),
+            Some(Ok(())) => self.shape.put_end(&mut self.out),
             Some(Err(error)) => {
                 if !self.token_seen {
                     self.out.clear();
                 }
-                let error = error_json(error);
-                put_data(&mut self.out, &error);
+                self.shape.put_error(&mut self.out, error, self.answer.id());
             }
         }
         self.over = true;
@@ -323,21 +322,6 @@ impl Drop for EventStream {
 enum Timer {
     Silence,
     GiveUp,
-}
-
-/// One `data:` frame. A line break, which JSON only has between tokens, would end it early.
-fn put_data(out: &mut BytesMut, json: &[u8]) {
-    out.reserve(json.len() + 8);
-    out.put_slice(b"data: ");
-    if json.iter().any(|byte| matches!(byte, b'\n' | b'\r')) {
-        out.extend(json.iter().map(|byte| match byte {
-            b'\n' | b'\r' => b' ',
-            other => *other,
-        }));
-    } else {
-        out.put_slice(json);
-    }
-    out.put_slice(b"\n\n");
 }
 
 #[cfg(test)]

@@ -70,7 +70,7 @@ impl Keys {
         let keys = self.store.list_keys().await.map_err(failed)?;
         let views = keys.into_iter().map(|key| view(key, None)).collect();
         let list = List::new(views, false, |view: &View| view.id.clone());
-        Ok(reply::json(StatusCode::OK, &list))
+        reply::json(StatusCode::OK, &list)
     }
 
     /// Whether the caller may and the store can; asked before the body of [`Keys::create`] is read.
@@ -86,7 +86,7 @@ impl Keys {
         let mut reply = reply::json(
             StatusCode::CREATED,
             &view(key, Some(secret.expose_secret().to_owned())),
-        );
+        )?;
         reply::forbid_caching(&mut reply);
         Ok(reply)
     }
@@ -96,7 +96,7 @@ impl Keys {
         let disabled = self.store.disable_key(id).await.map_err(failed)?;
         let key = disabled.ok_or_else(|| error::unknown_key(id))?;
         info!(key.id = %key.id, tenant = %key.tenant, "key disabled");
-        Ok(reply::json(StatusCode::OK, &view(key, None)))
+        reply::json(StatusCode::OK, &view(key, None))
     }
 }
 

@@ -1,6 +1,6 @@
 //! The operations behind the routes.
 
-pub(crate) mod chat;
+pub(crate) mod inference;
 pub(crate) mod keys;
 pub(crate) mod models;
 pub(crate) mod requests;

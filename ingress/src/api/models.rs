@@ -50,13 +50,13 @@ impl Models {
         auth::caller(headers, &self.keys)?;
         let models = self.in_order.iter().map(|name| self.model(name)).collect();
         let list = List::new(models, false, |model| model.id.to_owned());
-        Ok(reply::json(StatusCode::OK, &list))
+        reply::json(StatusCode::OK, &list)
     }
 
     pub(crate) fn get(&self, headers: &HeaderMap, name: &str) -> Result<Reply, ErrorBody> {
         auth::caller(headers, &self.keys)?;
         match self.names.get(name) {
-            Some(name) => Ok(reply::json(StatusCode::OK, &self.model(name))),
+            Some(name) => reply::json(StatusCode::OK, &self.model(name)),
             None => Err(ErrorBody::model_not_found(name)),
         }
     }

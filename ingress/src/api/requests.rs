@@ -115,7 +115,7 @@ impl Requests {
         };
         let views = rows.into_iter().map(|row| view(row, None)).collect();
         let list = List::new(views, has_more, |view: &View| view.id.to_string());
-        Ok(reply::json(StatusCode::OK, &list))
+        reply::json(StatusCode::OK, &list)
     }
 
     /// One request with its answer. Another tenant's does not exist for the caller.
@@ -141,7 +141,7 @@ impl Requests {
                 }
             },
         };
-        Ok(reply::json(StatusCode::OK, &view(row, answer)))
+        reply::json(StatusCode::OK, &view(row, answer))
     }
 
     async fn page(&self, filter: &Filter) -> Result<Vec<ResultRow>, ErrorBody> {

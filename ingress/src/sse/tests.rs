@@ -42,7 +42,15 @@ impl Scene {
         let tokens = ResumeTokens::new(b"secret");
         let known = Arc::new(OnceLock::from(tokens.clone()));
         let place = admission.enter().unwrap();
-        let stream = EventStream::new(answer, hang_up, place, known, patience, metrics);
+        let stream = EventStream::new(
+            answer,
+            Shape::OpenAi,
+            hang_up,
+            place,
+            known,
+            patience,
+            metrics,
+        );
         let scene = Self {
             _folder: folder,
             codec,
@@ -304,11 +312,4 @@ async fn a_drain_ends_a_stream_with_the_name_of_its_request() {
         last.contains("draining") && last.contains(&scene.id.to_string()),
         "{last}"
     );
-}
-
-#[test]
-fn a_line_break_in_a_chunk_does_not_end_its_frame() {
-    let mut out = BytesMut::new();
-    put_data(&mut out, b"{\n  \"a\": 1\r\n}");
-    assert_eq!(&out[..], b"data: {   \"a\": 1  }\n\n");
 }

@@ -1,4 +1,4 @@
-//! `POST /v1/chat/completions`.
+//! Operations that a model answers: accept, wait, answer whole or streamed.
 
 use std::collections::HashSet;
 use std::sync::{Arc, OnceLock};
@@ -13,12 +13,11 @@ use runtime::log::AppendError;
 use runtime::objects::Objects;
 use runtime::store::keys::{Key, KeySnapshot};
 use runtime::telemetry;
-use schemas::dialect::openai::ChatRequest;
 use schemas::event::{ErrorBody, Terminal};
 use schemas::fold::End;
 use schemas::header::TRACEPARENT;
 use schemas::id::RequestId;
-use schemas::request::{Body, Dialect, Endpoint, Lane, OnTakeover, Request};
+use schemas::request::{Body, Lane, OnTakeover, Request};
 use schemas::time::Timestamp;
 use tokio::time::Instant;
 use tracing::{debug, warn};
@@ -29,9 +28,11 @@ use crate::body::{self, Limits};
 use crate::call::Call;
 use crate::canceller::{Canceller, HangUp};
 use crate::metrics::Metrics;
+use crate::operation::{Asked, Operation};
 use crate::publisher::{PublishError, Publisher};
 use crate::reply::{self, Reply};
 use crate::resume::ResumeTokens;
+use crate::shape::Shape;
 use crate::sse::{Begin, EventStream, Patience};
 use crate::waiters::Waiters;
 use crate::{auth, error};
@@ -41,9 +42,9 @@ const TIMEOUT: &str = "lockgate-timeout";
 /// Past the deadline, processors have this long to say that it passed.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(2);
 
-/// What a chat request passes through.
+/// What a request for a model's answer passes through.
 #[derive(Debug)]
-pub(crate) struct Chat {
+pub(crate) struct Inference {
     pub(crate) keys: KeySnapshot,
     pub(crate) models: Arc<HashSet<String>>,
     pub(crate) admission: Arc<Admission>,
@@ -63,6 +64,7 @@ pub(crate) struct Chat {
 /// A request on its way: what must be kept while somebody waits for it.
 struct Waiting {
     answer: Answer,
+    shape: Shape,
     hang_up: HangUp,
     place: admission::Place,
     give_up_at: Instant,
@@ -71,16 +73,16 @@ struct Waiting {
 /// What was decided before a request is written down.
 struct Accepting {
     id: RequestId,
+    operation: Operation,
     key: Arc<Key>,
-    model: String,
-    stream: bool,
+    asked: Asked,
     accepted_at: Timestamp,
     deadline: Timestamp,
     /// The trace that the client is in, as it says.
     traceparent: Option<String>,
 }
 
-impl Chat {
+impl Inference {
     /// Accepts the request, waits, and answers. Nothing is answered before the request is durable.
     ///
     /// # Cancel safety
@@ -88,6 +90,7 @@ impl Chat {
     pub(crate) async fn create(
         &self,
         call: &Call,
+        operation: Operation,
         headers: &HeaderMap,
         body: &mut Incoming,
     ) -> Result<Reply, ErrorBody> {
@@ -98,12 +101,9 @@ impl Chat {
             .enter()
             .map_err(|full| ErrorBody::overloaded(full.retry_after))?;
         let (bytes, held) = body::read(body, self.limits, &self.admission).await?;
-        let (model, stream) = {
-            let request = ChatRequest::parse(&bytes)?;
-            (request.model.into_owned(), request.stream)
-        };
-        if !self.models.contains(&model) {
-            return Err(ErrorBody::model_not_found(&model));
+        let asked = operation.parse(&bytes)?;
+        if !self.models.contains(&asked.model) {
+            return Err(ErrorBody::model_not_found(&asked.model));
         }
 
         let traceparent = headers
@@ -112,9 +112,9 @@ impl Chat {
         let accepted_at = Timestamp::now();
         let accepting = Accepting {
             id: call.id,
+            operation,
             key,
-            model,
-            stream,
+            asked,
             accepted_at,
             deadline: accepted_at.plus(timeout),
             traceparent: traceparent.map(str::to_owned),
@@ -124,7 +124,7 @@ impl Chat {
             .accept(call, &accepting, place, bytes, give_up_at)
             .await?;
         drop(held);
-        if stream {
+        if accepting.asked.stream {
             Ok(self.streamed(waiting).await)
         } else {
             Ok(self.whole(waiting).await)
@@ -178,6 +178,7 @@ impl Chat {
         debug!(request.id = %id, model = %request.model, tenant = %request.tenant, "request accepted");
         Ok(Waiting {
             answer,
+            shape: call.shape,
             hang_up,
             place,
             give_up_at,
@@ -190,11 +191,11 @@ impl Chat {
             id: accepting.id,
             tenant: key.tenant.clone(),
             key_id: key.id.clone(),
-            endpoint: Endpoint::ChatCompletions,
-            dialect: Dialect::OpenAi,
-            model: accepting.model.clone(),
+            endpoint: accepting.operation.endpoint(),
+            dialect: accepting.operation.dialect(),
+            model: accepting.asked.model.clone(),
             lane: Lane::Interactive,
-            stream: accepting.stream,
+            stream: accepting.asked.stream,
             accepted_at: accepting.accepted_at,
             deadline: accepting.deadline,
             on_disconnect: key.on_disconnect,
@@ -209,6 +210,7 @@ impl Chat {
     async fn whole(&self, waiting: Waiting) -> Reply {
         let Waiting {
             mut answer,
+            shape,
             mut hang_up,
             place: _place,
             give_up_at,
@@ -222,7 +224,7 @@ impl Chat {
             Ok(Ok((End::Completed, terminal))) => self.completed(id, terminal).await,
             Ok(Ok((end, terminal))) => Err(error::ended(end, &terminal)),
         };
-        let mut reply = outcome.unwrap_or_else(|error| reply::error(&error));
+        let mut reply = outcome.unwrap_or_else(|error| reply::error(&error, shape, id));
         answer.facts().write(reply.headers_mut());
         reply
     }
@@ -248,8 +250,10 @@ impl Chat {
 
     /// Waits for the first token or the end, and answers with a stream or an error.
     async fn streamed(&self, waiting: Waiting) -> Reply {
+        let (id, shape) = (waiting.answer.id(), waiting.shape);
         let mut events = EventStream::new(
             waiting.answer,
+            waiting.shape,
             waiting.hang_up,
             waiting.place,
             Arc::clone(&self.tokens),
@@ -267,7 +271,7 @@ impl Chat {
                 reply
             }
             Begin::Refused(error) => {
-                let mut reply = reply::error(&error);
+                let mut reply = reply::error(&error, shape, id);
                 events.facts().write(reply.headers_mut());
                 reply
             }
