@@ -76,6 +76,10 @@ pub(crate) fn admins_only() -> ErrorBody {
     ErrorBody::permission_denied("this needs a key with the role admin")
 }
 
+pub(crate) fn admins_only_header(name: &str) -> ErrorBody {
+    ErrorBody::permission_denied(format!("the header {name} needs a key with the role admin"))
+}
+
 pub(crate) fn unknown_request(id: &str) -> ErrorBody {
     ErrorBody::not_found(format!("there is no request `{id}`"))
 }

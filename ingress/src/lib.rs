@@ -13,6 +13,7 @@ mod call;
 mod canceller;
 mod config;
 mod connections;
+mod directives;
 mod error;
 mod metrics;
 mod operation;

@@ -2,6 +2,7 @@
 //! schemas, topics, headers, framing, the fold of events into an answer, and the
 //! dialects that clients and providers speak.
 
+pub mod attribute;
 pub mod control;
 pub mod dead_letter;
 pub mod dialect;

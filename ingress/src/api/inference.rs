@@ -1,6 +1,6 @@
 //! Operations that a model answers: accept, wait, answer whole or streamed.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -27,6 +27,7 @@ use crate::answer::Answer;
 use crate::body::{self, Limits};
 use crate::call::Call;
 use crate::canceller::{Canceller, HangUp};
+use crate::directives::Directives;
 use crate::metrics::Metrics;
 use crate::operation::{Asked, Operation};
 use crate::publisher::{PublishError, Publisher};
@@ -37,8 +38,6 @@ use crate::sse::{Begin, EventStream, Patience};
 use crate::waiters::Waiters;
 use crate::{auth, error};
 
-/// Header by which a client lowers the deadline: `30s`, `1m 30s`, or seconds.
-const TIMEOUT: &str = "lockgate-timeout";
 /// Past the deadline, processors have this long to say that it passed.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(2);
 
@@ -78,6 +77,7 @@ struct Accepting {
     asked: Asked,
     accepted_at: Timestamp,
     deadline: Timestamp,
+    attributes: BTreeMap<String, String>,
     /// The trace that the client is in, as it says.
     traceparent: Option<String>,
 }
@@ -94,8 +94,8 @@ impl Inference {
         headers: &HeaderMap,
         body: &mut Incoming,
     ) -> Result<Reply, ErrorBody> {
-        let timeout = timeout(headers, self.request_timeout)?;
         let key = auth::caller(headers, &self.keys)?;
+        let directives = Directives::read(headers, key.role, self.request_timeout)?;
         let place = self
             .admission
             .enter()
@@ -116,10 +116,11 @@ impl Inference {
             key,
             asked,
             accepted_at,
-            deadline: accepted_at.plus(timeout),
+            deadline: accepted_at.plus(directives.timeout),
+            attributes: directives.attributes,
             traceparent: traceparent.map(str::to_owned),
         };
-        let give_up_at = Instant::now() + timeout + GIVE_UP_AFTER;
+        let give_up_at = Instant::now() + directives.timeout + GIVE_UP_AFTER;
         let waiting = self
             .accept(call, &accepting, place, bytes, give_up_at)
             .await?;
@@ -202,7 +203,7 @@ impl Inference {
             on_takeover: key.on_takeover.unwrap_or(self.on_takeover),
             shadow_of: None,
             body,
-            attributes: std::collections::BTreeMap::new(),
+            attributes: accepting.attributes.clone(),
         }
     }
 
@@ -305,63 +306,5 @@ impl std::fmt::Display for Chain<'_> {
             cause = error.source();
         }
         Ok(())
-    }
-}
-
-/// The time that the client gives the request, at most `longest`.
-fn timeout(headers: &HeaderMap, longest: Duration) -> Result<Duration, ErrorBody> {
-    let Some(value) = headers.get(TIMEOUT) else {
-        return Ok(longest);
-    };
-    value
-        .to_str()
-        .ok()
-        .and_then(duration)
-        .filter(|timeout| !timeout.is_zero())
-        .map(|timeout| timeout.min(longest))
-        .ok_or_else(|| {
-            ErrorBody::invalid_request(
-                Some(TIMEOUT),
-                format!("The header {TIMEOUT} must be a duration such as `30s`, or seconds."),
-            )
-        })
-}
-
-fn duration(text: &str) -> Option<Duration> {
-    let text = text.trim();
-    match text.parse::<f64>() {
-        Ok(seconds) => Duration::try_from_secs_f64(seconds).ok(),
-        Err(_) => humantime::parse_duration(text).ok(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use hyper::header::HeaderValue;
-
-    #[test]
-    fn the_header_lowers_the_deadline_and_never_raises_it() {
-        let longest = Duration::from_secs(600);
-        for (value, expected) in [
-            ("30s", Some(30_000)),
-            ("1m 30s", Some(90_000)),
-            ("2", Some(2_000)),
-            ("0.5", Some(500)),
-            ("2h", Some(600_000)),
-            ("0", None),
-            ("-1", None),
-            ("nan", None),
-            ("inf", None),
-            ("1e300", None),
-            ("soon", None),
-            ("", None),
-        ] {
-            let mut headers = HeaderMap::new();
-            headers.insert(TIMEOUT, HeaderValue::from_static(value));
-            let read = timeout(&headers, longest).ok().map(|read| read.as_millis());
-            assert_eq!(read, expected, "{value:?}");
-        }
-        assert_eq!(timeout(&HeaderMap::new(), longest), Ok(longest));
     }
 }

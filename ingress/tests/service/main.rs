@@ -6,6 +6,8 @@ mod admin;
 #[cfg(test)]
 mod chat;
 #[cfg(test)]
+mod directives;
+#[cfg(test)]
 mod drain;
 #[cfg(test)]
 mod hang_up;
