@@ -75,7 +75,8 @@ impl Body for ReplyBody {
 pub(crate) struct Facts {
     deployment: Option<String>,
     config_version: Option<String>,
-    attempts: i32,
+    /// Begun so far; none while nobody has said anything.
+    attempts: Option<i32>,
 }
 
 impl Facts {
@@ -85,7 +86,7 @@ impl Facts {
             Event::Started(started) => {
                 self.deployment = Some(started.deployment.clone());
                 self.config_version = Some(started.config_version.clone());
-                self.attempts = started.attempt;
+                self.attempts = Some(started.attempt);
             }
             Event::Completed(terminal)
             | Event::Failed(terminal)
@@ -98,7 +99,7 @@ impl Facts {
                     self.config_version.clone_from(&terminal.config_version);
                 }
                 let attempts = i32::try_from(terminal.attempts.len()).unwrap_or(i32::MAX);
-                self.attempts = self.attempts.max(attempts);
+                self.attempts = self.attempts.max(Some(attempts));
             }
             Event::Delta(_)
             | Event::AttemptFailed(_)
@@ -121,7 +122,9 @@ impl Facts {
         if let Some(version) = text(&self.config_version) {
             headers.insert(CONFIG_VERSION, version);
         }
-        headers.insert(ATTEMPTS, HeaderValue::from(self.attempts));
+        if let Some(attempts) = self.attempts {
+            headers.insert(ATTEMPTS, HeaderValue::from(attempts));
+        }
     }
 }
 

@@ -63,6 +63,7 @@ struct View {
 struct AttemptView {
     number: i32,
     deployment: String,
+    key_name: Option<String>,
     started_at: Option<String>,
     first_token_ms: Option<f64>,
     duration_ms: f64,
@@ -288,12 +289,12 @@ fn view(row: ResultRow, answer: Option<Box<RawValue>>) -> View {
     }
 }
 
-/// Which of our keys was used at the provider is not the caller's business.
 fn attempt_view(attempt: Attempt) -> AttemptView {
     let millis = |micros: i64| micros as f64 / 1_000.0;
     AttemptView {
         number: attempt.number,
         deployment: attempt.deployment,
+        key_name: attempt.key_name,
         started_at: rfc3339(attempt.started_at),
         first_token_ms: attempt.first_token_micros.map(millis),
         duration_ms: millis(attempt.duration_micros),

@@ -1,10 +1,10 @@
 use std::time::Duration;
 
-use schemas::event::{ErrorBody, Event};
+use schemas::event::{Delta, ErrorBody, Event, Started, Terminal};
 use schemas::request::Body;
 use serde_json::{Value, json};
 
-use crate::harness::{Door, error_of, header_of, question, soon, started, terminal};
+use crate::harness::{Door, error_of, header_of, question, soon, started, terminal, token};
 
 #[tokio::test]
 async fn an_answer_comes_back_as_it_was_written_with_who_gave_it() {
@@ -26,6 +26,51 @@ async fn an_answer_comes_back_as_it_was_written_with_who_gave_it() {
     let body: Value = serde_json::from_slice(&response.bytes().await.unwrap()).unwrap();
     assert_eq!(body, answer);
     assert!(door.nothing_cancelled().await);
+    door.close().await;
+}
+
+#[tokio::test]
+async fn the_headers_tell_the_last_of_several_attempts_whole_streamed_or_failed() {
+    let second = |event: Event| match event {
+        Event::Started(started) => Event::Started(Started {
+            attempt: 2,
+            deployment: "q/m".to_owned(),
+            config_version: "v2".to_owned(),
+            ..started
+        }),
+        Event::Delta(delta) => Event::Delta(Delta {
+            attempt: 2,
+            ..delta
+        }),
+        other => other,
+    };
+    let end = |chunks| Terminal {
+        deployment: None,
+        config_version: None,
+        ..terminal(chunks, Some(&json!({})))
+    };
+    let error = Some(ErrorBody::upstream_failed("nobody answered"));
+    let mut door = Door::open().await;
+    for (stream, status, events) in [
+        (false, 200, vec![Event::Completed(end(0))]),
+        (
+            false,
+            502,
+            vec![Event::Failed(Terminal { error, ..end(0) })],
+        ),
+        (true, 200, vec![token(0, "a"), Event::Completed(end(1))]),
+    ] {
+        let sent = door.sent(stream);
+        let request = door.accepted().await;
+        let began = [started(), second(started())].into_iter();
+        let events = began.chain(events.into_iter().map(second)).collect();
+        door.append(&request, events).await;
+        let response = soon(sent).await.unwrap();
+        assert_eq!(response.status(), status);
+        assert_eq!(header_of(&response, "lockgate-deployment"), Some("q/m"));
+        assert_eq!(header_of(&response, "lockgate-attempts"), Some("2"));
+        assert_eq!(header_of(&response, "lockgate-config-version"), Some("v2"));
+    }
     door.close().await;
 }
 

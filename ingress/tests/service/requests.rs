@@ -1,6 +1,6 @@
 use bytes::Bytes;
 use runtime::store::results::{ResultRow, Status};
-use schemas::event::Run;
+use schemas::event::{Attempt, ErrorBody, Run, Usage};
 use schemas::id::RequestId;
 use schemas::request::{Body, Endpoint, Lane};
 use schemas::time::Timestamp;
@@ -78,6 +78,71 @@ async fn a_request_is_read_with_its_answer_by_its_tenant_alone() {
         let response = soon(door.get(&path, &door.member).send()).await.unwrap();
         assert_eq!(error_of(response).await.0, 404, "{name}");
     }
+    door.close().await;
+}
+
+#[tokio::test]
+async fn every_attempt_is_shown_with_what_it_took_and_cost() {
+    let door = Door::open().await;
+    let mut kept = row(Status::Completed, None);
+    let refused = Attempt {
+        number: 1,
+        deployment: "one/m".to_owned(),
+        key_name: Some("OPENAI_API_KEY".to_owned()),
+        started_at: Timestamp(1_700_000_000_000_000),
+        first_token_micros: None,
+        duration_micros: 1_500,
+        status: Some(429),
+        upstream_request_id: None,
+        usage: None,
+        cost_nanos: None,
+        error: Some(ErrorBody::upstream_failed("busy")),
+    };
+    let answered = Attempt {
+        number: 2,
+        deployment: "two/m".to_owned(),
+        key_name: None,
+        first_token_micros: Some(250_000),
+        duration_micros: 1_000_000,
+        status: Some(200),
+        upstream_request_id: Some("up-1".to_owned()),
+        usage: Some(Usage {
+            prompt_tokens: 10,
+            completion_tokens: 5,
+            cached_tokens: 4,
+            reasoning_tokens: 2,
+            estimated: false,
+        }),
+        cost_nanos: Some(75_000),
+        error: None,
+        ..refused.clone()
+    };
+    kept.attempts = vec![refused, answered];
+    keep(&door, &kept).await;
+    let view = json_of(&door, &format!("/v1/requests/{}", kept.id)).await;
+    assert_eq!(
+        view["attempts"],
+        json!([
+            {
+                "number": 1, "deployment": "one/m", "key_name": "OPENAI_API_KEY",
+                "started_at": "2023-11-14T22:13:20Z", "first_token_ms": null, "duration_ms": 1.5,
+                "http_status": 429, "upstream_request_id": null, "usage": null, "cost_nanos": null,
+                "error": {
+                    "message": "busy", "type": "upstream_error", "param": null, "code": "upstream_failed",
+                },
+            },
+            {
+                "number": 2, "deployment": "two/m", "key_name": null,
+                "started_at": "2023-11-14T22:13:20Z", "first_token_ms": 250.0, "duration_ms": 1_000.0,
+                "http_status": 200, "upstream_request_id": "up-1",
+                "usage": {
+                    "prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15, "cached_tokens": 4,
+                    "reasoning_tokens": 2, "estimated": false,
+                },
+                "cost_nanos": 75_000, "error": null,
+            },
+        ])
+    );
     door.close().await;
 }
 

@@ -113,6 +113,9 @@ async fn silence_is_filled_with_comments() {
     let request = door.accepted().await;
     let mut response = soon(sent).await.unwrap();
     assert_eq!(response.status(), 200);
+    // Nobody has begun, and the head does not say that somebody had.
+    assert_eq!(header_of(&response, "lockgate-deployment"), None);
+    assert_eq!(header_of(&response, "lockgate-attempts"), None);
     let comment = soon(response.chunk()).await.unwrap().unwrap();
     assert!(comment.starts_with(b":"));
     let mut end = terminal(0, None);
