@@ -1,6 +1,5 @@
 //! The settings of the door.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use runtime::config::Config;
@@ -49,13 +48,11 @@ impl From<&Config> for Settings {
         let server = &config.server;
         let bytes = |size: bytesize::ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
         let body_bytes_max = bytes(server.body_bytes_max);
-        let mut seen = HashSet::new();
         Self {
             models: config
                 .models
                 .iter()
                 .map(|model| model.name.clone())
-                .filter(|name| seen.insert(name.clone()))
                 .collect(),
             reply_partition: config.replies.partition,
             request_timeout: server.request_timeout,

@@ -16,6 +16,7 @@ mod connections;
 mod directives;
 mod error;
 mod metrics;
+mod models;
 mod operation;
 mod publisher;
 mod reply;

@@ -19,7 +19,7 @@ use tracing::{Instrument, Span, field, info_span};
 use crate::admission::Admission;
 use crate::api::inference::Inference;
 use crate::api::keys::Keys;
-use crate::api::models::Models;
+use crate::api::models::ModelList;
 use crate::api::requests::Requests;
 use crate::body::{self, Limits};
 use crate::call::Call;
@@ -36,7 +36,7 @@ const ADMIN_BODY_BYTES_MAX: usize = 64 * 1024;
 #[derive(Debug)]
 pub(crate) struct Routes {
     pub(crate) inference: Inference,
-    pub(crate) models: Models,
+    pub(crate) models: ModelList,
     pub(crate) requests: Requests,
     pub(crate) keys: Keys,
     pub(crate) admission: Arc<Admission>,

@@ -19,7 +19,7 @@ use tracing::{info, warn};
 use crate::admission::Admission;
 use crate::api::inference::Inference;
 use crate::api::keys::Keys;
-use crate::api::models::Models;
+use crate::api::models::ModelList;
 use crate::api::requests::Requests;
 use crate::body::Limits;
 use crate::canceller;
@@ -27,6 +27,7 @@ use crate::config::Settings;
 use crate::connections::Connections;
 use crate::error::Error;
 use crate::metrics::Metrics;
+use crate::models::Models;
 use crate::publisher::Publisher;
 use crate::resume::ResumeTokens;
 use crate::routes::Routes;
@@ -92,10 +93,10 @@ pub async fn run(
     let tokens = Arc::new(OnceLock::new());
     let secret = resume_tokens(parts.store.clone(), Arc::clone(&tokens));
 
-    let models = Models::new(parts.keys.clone(), settings.models.clone());
+    let models = Arc::new(Models::new(settings.models.clone()));
     let inference = Inference {
         keys: parts.keys.clone(),
-        models: models.names(),
+        models: Arc::clone(&models),
         admission: Arc::clone(&admission),
         waiters: Arc::clone(&waiters),
         publisher: Publisher::new(parts.log, parts.codec.clone(), parts.objects.clone()),
@@ -114,7 +115,7 @@ pub async fn run(
     };
     let routes = Arc::new(Routes {
         inference,
-        models,
+        models: ModelList::new(parts.keys.clone(), models),
         requests: Requests {
             keys: parts.keys.clone(),
             store: parts.store.clone(),

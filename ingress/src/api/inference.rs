@@ -1,6 +1,6 @@
 //! Operations that a model answers: accept, wait, answer whole or streamed.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -29,6 +29,7 @@ use crate::call::Call;
 use crate::canceller::{Canceller, HangUp};
 use crate::directives::Directives;
 use crate::metrics::Metrics;
+use crate::models::Models;
 use crate::operation::{Asked, Operation};
 use crate::publisher::{PublishError, Publisher};
 use crate::reply::{self, Reply};
@@ -45,7 +46,7 @@ const GIVE_UP_AFTER: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Inference {
     pub(crate) keys: KeySnapshot,
-    pub(crate) models: Arc<HashSet<String>>,
+    pub(crate) models: Arc<Models>,
     pub(crate) admission: Arc<Admission>,
     pub(crate) waiters: Arc<Waiters>,
     pub(crate) publisher: Publisher,
@@ -102,7 +103,7 @@ impl Inference {
             .map_err(|full| ErrorBody::overloaded(full.retry_after))?;
         let (bytes, held) = body::read(body, self.limits, &self.admission).await?;
         let asked = operation.parse(&bytes)?;
-        if !self.models.contains(&asked.model) {
+        if self.models.resolve(&asked.model).is_none() {
             return Err(ErrorBody::model_not_found(&asked.model));
         }
 

@@ -1,6 +1,5 @@
 //! `GET /v1/models` and `GET /v1/models/{id}`.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use hyper::{HeaderMap, StatusCode};
@@ -11,14 +10,14 @@ use serde::Serialize;
 
 use super::List;
 use crate::auth;
+use crate::models::Models;
 use crate::reply::{self, Reply};
 
-/// The models that clients may name.
+/// Shows the models by their names; aliases and patterns are none.
 #[derive(Debug)]
-pub(crate) struct Models {
+pub(crate) struct ModelList {
     keys: KeySnapshot,
-    in_order: Vec<String>,
-    names: Arc<HashSet<String>>,
+    models: Arc<Models>,
     /// When this process read its configuration; models have no other date.
     since: Timestamp,
 }
@@ -31,31 +30,26 @@ struct Model<'a> {
     owned_by: &'static str,
 }
 
-impl Models {
-    pub(crate) fn new(keys: KeySnapshot, in_order: Vec<String>) -> Self {
+impl ModelList {
+    pub(crate) fn new(keys: KeySnapshot, models: Arc<Models>) -> Self {
         Self {
             keys,
-            names: Arc::new(in_order.iter().cloned().collect()),
-            in_order,
+            models,
             since: Timestamp::now(),
         }
     }
 
-    /// The names alone.
-    pub(crate) fn names(&self) -> Arc<HashSet<String>> {
-        Arc::clone(&self.names)
-    }
-
     pub(crate) fn list(&self, headers: &HeaderMap) -> Result<Reply, ErrorBody> {
         auth::caller(headers, &self.keys)?;
-        let models = self.in_order.iter().map(|name| self.model(name)).collect();
+        let names = self.models.names().iter();
+        let models = names.map(|name| self.model(name)).collect();
         let list = List::new(models, false, |model| model.id.to_owned());
         reply::json(StatusCode::OK, &list)
     }
 
     pub(crate) fn get(&self, headers: &HeaderMap, name: &str) -> Result<Reply, ErrorBody> {
         auth::caller(headers, &self.keys)?;
-        match self.names.get(name) {
+        match self.models.names().iter().find(|known| *known == name) {
             Some(name) => reply::json(StatusCode::OK, &self.model(name)),
             None => Err(ErrorBody::model_not_found(name)),
         }
