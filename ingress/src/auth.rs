@@ -3,15 +3,18 @@
 use std::sync::Arc;
 
 use hyper::HeaderMap;
-use hyper::header::AUTHORIZATION;
+use hyper::header::{AUTHORIZATION, HeaderName};
 use runtime::store::keys::{Key, KeySnapshot, Refusal, Role};
 use schemas::event::ErrorBody;
 
 use crate::error;
 
-/// The key behind `Authorization: Bearer lg_…`.
+/// Where Anthropic's SDKs put the key.
+const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+
+/// The key behind `Authorization: Bearer lg_…`, or else behind `x-api-key: lg_…`.
 pub(crate) fn caller(headers: &HeaderMap, keys: &KeySnapshot) -> Result<Arc<Key>, ErrorBody> {
-    let text = bearer(headers).ok_or_else(ErrorBody::invalid_api_key)?;
+    let text = text(headers).ok_or_else(ErrorBody::invalid_api_key)?;
     keys.check(text).map_err(error::key_refused)
 }
 
@@ -31,6 +34,13 @@ pub(crate) fn needs_store(keys: &KeySnapshot) -> Result<(), ErrorBody> {
     } else {
         Err(error::key_refused(Refusal::StoreUnavailable))
     }
+}
+
+fn text(headers: &HeaderMap) -> Option<&str> {
+    bearer(headers).or_else(|| {
+        let text = headers.get(X_API_KEY)?.to_str().ok()?.trim();
+        (!text.is_empty()).then_some(text)
+    })
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {
@@ -58,8 +68,26 @@ mod tests {
         ] {
             let mut headers = HeaderMap::new();
             headers.insert(AUTHORIZATION, HeaderValue::from_static(value));
-            assert_eq!(bearer(&headers), expected, "{value:?}");
+            assert_eq!(text(&headers), expected, "{value:?}");
         }
-        assert_eq!(bearer(&HeaderMap::new()), None);
+        assert_eq!(text(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn without_a_bearer_token_the_key_header_counts() {
+        for (authorization, key, expected) in [
+            (None, "lg_a_b", Some("lg_a_b")),
+            (None, " lg_a_b ", Some("lg_a_b")),
+            (None, " ", None),
+            (Some("Basic bGc6"), "lg_a_b", Some("lg_a_b")),
+            (Some("Bearer lg_c_d"), "lg_a_b", Some("lg_c_d")),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(X_API_KEY, HeaderValue::from_static(key));
+            if let Some(value) = authorization {
+                headers.insert(AUTHORIZATION, HeaderValue::from_static(value));
+            }
+            assert_eq!(text(&headers), expected, "{authorization:?} {key:?}");
+        }
     }
 }

@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use hyper::HeaderMap;
 use runtime::store::keys::Role;
-use schemas::attribute::{DEPLOYMENT, GUARDED, STRATEGY, TAGS};
+use schemas::attribute::{ANTHROPIC_BETA, ANTHROPIC_VERSION, DEPLOYMENT, GUARDED, STRATEGY, TAGS};
 use schemas::event::ErrorBody;
 
 use crate::error;
 
 /// Header by which a client lowers the deadline: `30s`, `1m 30s`, or seconds.
 const TIMEOUT: &str = "lockgate-timeout";
-const TAGS_MAX: usize = 16;
-const TAG_CHARACTERS_MAX: usize = 64;
+const LIST_WORDS_MAX: usize = 32;
+const WORD_CHARACTERS_MAX: usize = 64;
 const DEPLOYMENT_CHARACTERS_MAX: usize = 256;
 /// As the configuration names them.
 const STRATEGIES: [&str; 6] = [
@@ -43,7 +43,9 @@ impl Directives {
     ) -> Result<Self, ErrorBody> {
         let mut attributes = BTreeMap::new();
         for (name, value) in [
-            (TAGS, tags(headers)?),
+            (TAGS, list(headers, TAGS)?),
+            (ANTHROPIC_VERSION, version(headers)?),
+            (ANTHROPIC_BETA, list(headers, ANTHROPIC_BETA)?),
             (GUARDED, guarded(headers)?),
             (DEPLOYMENT, deployment(headers, role)?),
             (STRATEGY, strategy(headers, role)?),
@@ -76,30 +78,40 @@ fn duration(text: &str) -> Option<Duration> {
     }
 }
 
-/// Sorted and distinct, so that equal wishes look alike. Several headers are one list, as RFC 9110 §5.3 has it.
-fn tags(headers: &HeaderMap) -> Result<Option<String>, ErrorBody> {
+/// A list of words, sorted and distinct, so that equal wishes look alike. Several headers are one list, and empty
+/// elements count for nothing (RFC 9110 §5.3, §5.6.1).
+fn list(headers: &HeaderMap, name: &str) -> Result<Option<String>, ErrorBody> {
     let refused = || {
         let expected = format!(
-            "at most {TAGS_MAX} tags with commas between them, each of 1 to {TAG_CHARACTERS_MAX} visible ASCII \
-             characters"
+            "at most {LIST_WORDS_MAX} words with commas between them, each of at most {WORD_CHARACTERS_MAX} visible \
+             ASCII characters"
         );
-        refuse(TAGS, &expected)
+        refuse(name, &expected)
     };
-    let mut tags = BTreeSet::new();
-    for value in headers.get_all(TAGS) {
-        for tag in value.to_str().map_err(|_| refused())?.split(',') {
-            let tag = tag.trim();
-            if !is_word(tag, TAG_CHARACTERS_MAX) {
-                return Err(refused());
-            }
-            tags.insert(tag);
-            if tags.len() > TAGS_MAX {
+    let mut words = BTreeSet::new();
+    for value in headers.get_all(name) {
+        let value = value.to_str().map_err(|_| refused())?;
+        let elements = value.split(',').map(str::trim);
+        for word in elements.filter(|word| !word.is_empty()) {
+            words.insert(word);
+            if !is_word(word, WORD_CHARACTERS_MAX) || words.len() > LIST_WORDS_MAX {
                 return Err(refused());
             }
         }
     }
-    let tags: Vec<_> = tags.into_iter().collect();
-    Ok((!tags.is_empty()).then(|| tags.join(",")))
+    let words: Vec<_> = words.into_iter().collect();
+    Ok((!words.is_empty()).then(|| words.join(",")))
+}
+
+fn version(headers: &HeaderMap) -> Result<Option<String>, ErrorBody> {
+    match text(headers, ANTHROPIC_VERSION) {
+        None => Ok(None),
+        Some(value) if is_word(value, WORD_CHARACTERS_MAX) => Ok(Some(value.to_owned())),
+        Some(_) => {
+            let expected = "a version such as `2023-06-01`";
+            Err(refuse(ANTHROPIC_VERSION, expected))
+        }
+    }
 }
 
 fn guarded(headers: &HeaderMap) -> Result<Option<String>, ErrorBody> {
@@ -227,17 +239,33 @@ mod tests {
     }
 
     #[test]
-    fn tags_are_bounded() {
-        let tags = |count: usize| {
-            let tags: Vec<_> = (0..count).map(|tag| tag.to_string()).collect();
-            tags.join(",")
+    fn lists_are_bounded_and_their_empty_elements_ignored() {
+        let list = |count: usize| {
+            let words: Vec<_> = (0..count).map(|word| word.to_string()).collect();
+            words.join(",")
         };
-        assert!(attribute(TAGS, &tags(TAGS_MAX)).is_ok());
-        assert_eq!(attribute(TAGS, &tags(TAGS_MAX + 1)), Err(400));
-        let long = "x".repeat(TAG_CHARACTERS_MAX);
-        assert_eq!(attribute(TAGS, &long), Ok(Some(long.clone())));
-        for bad in ["", ",", "a,,b", "a b", "ü", &format!("{long}x")] {
-            assert_eq!(attribute(TAGS, bad), Err(400), "{bad:?}");
+        let long = "x".repeat(WORD_CHARACTERS_MAX);
+        for name in [TAGS, ANTHROPIC_BETA] {
+            assert!(attribute(name, &list(LIST_WORDS_MAX)).is_ok());
+            assert_eq!(attribute(name, &list(LIST_WORDS_MAX + 1)), Err(400));
+            assert_eq!(attribute(name, &long), Ok(Some(long.clone())));
+            assert_eq!(attribute(name, "a,, b,"), Ok(Some("a,b".to_owned())));
+            assert_eq!(attribute(name, ""), Ok(None));
+            for bad in ["a b", "ü", &format!("{long}x")] {
+                assert_eq!(attribute(name, bad), Err(400), "{bad:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_version_is_any_word() {
+        let version = "2026-10-21";
+        assert_eq!(
+            attribute(ANTHROPIC_VERSION, version),
+            Ok(Some(version.to_owned()))
+        );
+        for bad in ["", "2023 06", "ü", &"9".repeat(WORD_CHARACTERS_MAX + 1)] {
+            assert_eq!(attribute(ANTHROPIC_VERSION, bad), Err(400), "{bad:?}");
         }
     }
 

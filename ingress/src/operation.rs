@@ -1,6 +1,6 @@
 //! The operations that become requests on the log, and what tells one from another at the door.
 
-use schemas::dialect::openai;
+use schemas::dialect::{anthropic, openai};
 use schemas::event::ErrorBody;
 use schemas::request::{Dialect, Endpoint};
 
@@ -10,6 +10,8 @@ use crate::shape::Shape;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Operation {
     ChatCompletions,
+    Messages,
+    CountTokens,
 }
 
 /// What the door has to know of a valid body; everything else stays in it.
@@ -17,11 +19,12 @@ pub(crate) enum Operation {
 pub(crate) struct Asked {
     /// As the client wrote it.
     pub(crate) model: String,
+    /// Never of counts.
     pub(crate) stream: bool,
 }
 
 impl Operation {
-    const ALL: [Self; 1] = [Self::ChatCompletions];
+    const ALL: [Self; 3] = [Self::ChatCompletions, Self::Messages, Self::CountTokens];
 
     /// The operation behind a path; all of them are `POST`.
     pub(crate) fn at(path: &str) -> Option<Self> {
@@ -33,37 +36,66 @@ impl Operation {
     pub(crate) fn path(self) -> &'static str {
         match self {
             Self::ChatCompletions => "/v1/chat/completions",
+            Self::Messages => "/v1/messages",
+            Self::CountTokens => "/v1/messages/count_tokens",
         }
     }
 
     pub(crate) fn endpoint(self) -> Endpoint {
         match self {
             Self::ChatCompletions => Endpoint::ChatCompletions,
+            Self::Messages => Endpoint::Messages,
+            Self::CountTokens => Endpoint::CountTokens,
         }
     }
 
     /// The dialect of the body and of the answer.
     pub(crate) fn dialect(self) -> Dialect {
-        match self.shape() {
+        match Shape::of(self.path()) {
             Shape::OpenAi => Dialect::OpenAi,
+            Shape::Anthropic => Dialect::Anthropic,
         }
-    }
-
-    /// The shape of answers and errors.
-    pub(crate) fn shape(self) -> Shape {
-        Shape::of(self.path())
     }
 
     /// Validates a body; nobody does it again.
     pub(crate) fn parse(self, body: &[u8]) -> Result<Asked, ErrorBody> {
-        match self {
+        let (model, stream) = match self {
             Self::ChatCompletions => {
                 let request = openai::ChatRequest::parse(body)?;
-                Ok(Asked {
-                    model: request.model.into_owned(),
-                    stream: request.stream,
-                })
+                (request.model, request.stream)
             }
+            Self::Messages => {
+                let request = anthropic::MessagesRequest::parse(body)?;
+                (request.model, request.stream)
+            }
+            Self::CountTokens => (anthropic::CountTokensRequest::parse(body)?.model, false),
+        };
+        Ok(Asked {
+            model: model.into_owned(),
+            stream,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A valid body for every operation.
+    const BODY: &str = r#"{"model": "m", "max_tokens": 1, "stream": true, "input": "x", "prompt": "x",
+        "messages": [{"role": "user", "content": "x"}]}"#;
+
+    #[test]
+    fn every_operation_is_found_by_its_path_and_reads_its_body() {
+        for operation in Operation::ALL {
+            assert_eq!(Operation::at(operation.path()), Some(operation));
+            let asked = operation.parse(BODY.as_bytes()).unwrap();
+            assert_eq!(asked.model, "m");
+            let streams = !matches!(operation, Operation::CountTokens);
+            assert_eq!(asked.stream, streams, "{operation:?}");
+            let refused = operation.parse(b"{}").unwrap_err();
+            assert_eq!(refused.status, 400);
         }
+        assert_eq!(Operation::at("/v1/messages/"), None);
     }
 }

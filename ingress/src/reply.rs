@@ -20,6 +20,8 @@ use crate::shape::Shape;
 use crate::sse::EventStream;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Where Anthropic's SDKs look for it.
+const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 const PROCESSING_MS: HeaderName = HeaderName::from_static("openai-processing-ms");
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
@@ -194,6 +196,9 @@ pub(crate) fn error(error: &ErrorBody, shape: Shape, id: RequestId) -> Reply {
 pub(crate) fn stamp(reply: &mut Reply, call: &Call) {
     let headers = reply.headers_mut();
     if let Ok(id) = HeaderValue::from_maybe_shared(Bytes::from(call.id.to_string())) {
+        if call.shape == Shape::Anthropic {
+            headers.insert(REQUEST_ID, id.clone());
+        }
         headers.insert(X_REQUEST_ID, id);
     }
     let millis = u64::try_from(call.began.elapsed().as_millis()).unwrap_or(u64::MAX);

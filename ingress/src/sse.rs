@@ -173,6 +173,9 @@ impl EventStream {
             }
         }
         self.close();
+        if self.out.is_empty() {
+            return Poll::Ready(None);
+        }
         self.last_sign = Instant::now();
         if self.token_seen && !self.token_sent {
             self.token_sent = true;

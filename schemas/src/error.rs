@@ -42,8 +42,8 @@ impl ErrorBody {
             401,
             INVALID_REQUEST,
             Some("invalid_api_key"),
-            "no valid API key was given: send `Authorization: Bearer <key>` with a key that is \
-             neither disabled nor expired",
+            "no valid API key was given: send `Authorization: Bearer <key>` or `x-api-key: <key>` \
+             with a key that is neither disabled nor expired",
         )
     }
 

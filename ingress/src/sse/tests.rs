@@ -25,6 +25,10 @@ struct Scene {
 
 impl Scene {
     async fn open(patience: Patience) -> (Self, EventStream) {
+        Self::open_in(Shape::OpenAi, patience).await
+    }
+
+    async fn open_in(shape: Shape, patience: Patience) -> (Self, EventStream) {
         let folder = tempfile::tempdir().unwrap();
         let settings = Settings::Local(folder.path().to_owned());
         let codec = Codec::connect(&settings).await.unwrap();
@@ -42,15 +46,7 @@ impl Scene {
         let tokens = ResumeTokens::new(b"secret");
         let known = Arc::new(OnceLock::from(tokens.clone()));
         let place = admission.enter().unwrap();
-        let stream = EventStream::new(
-            answer,
-            Shape::OpenAi,
-            hang_up,
-            place,
-            known,
-            patience,
-            metrics,
-        );
+        let stream = EventStream::new(answer, shape, hang_up, place, known, patience, metrics);
         let scene = Self {
             _folder: folder,
             codec,
@@ -312,4 +308,34 @@ async fn a_drain_ends_a_stream_with_the_name_of_its_request() {
         last.contains("draining") && last.contains(&scene.id.to_string()),
         "{last}"
     );
+}
+
+#[tokio::test]
+async fn anthropics_stream_ends_with_its_last_chunk_and_names_its_places_too() {
+    let (mut scene, mut stream) = Scene::open_in(Shape::Anthropic, patient()).await;
+    scene.append(vec![started(1), delta(1, 0, &["a"])]);
+    assert!(matches!(stream.begin().await, Begin::Stream));
+    let first = frame(&mut stream).await.unwrap();
+    assert!(first.starts_with("id: "), "{first}");
+    assert_eq!(plain(&first), "data: {\"t\":\"a\"}\n\n");
+    scene.append(vec![Event::Completed(terminal(1, 1))]);
+    assert_eq!(frame(&mut stream).await, None);
+    assert!(stream.is_over());
+}
+
+#[tokio::test]
+async fn silence_on_anthropics_stream_is_filled_with_pings() {
+    let patience = Patience {
+        silence_max: Duration::from_millis(30),
+        ..patient()
+    };
+    let (mut scene, mut stream) = Scene::open_in(Shape::Anthropic, patience).await;
+    assert!(matches!(stream.begin().await, Begin::Stream));
+    let ping = "event: ping\ndata: {\"type\": \"ping\"}\n\n";
+    assert_eq!(frame(&mut stream).await.unwrap(), ping);
+    scene.append(vec![started(1)]);
+    scene.append(vec![failed(1, 0, ErrorBody::upstream_timeout())]);
+    let last = frame(&mut stream).await.unwrap();
+    assert!(last.starts_with("event: error\ndata: {"), "{last}");
+    assert_eq!(frame(&mut stream).await, None);
 }

@@ -169,15 +169,38 @@ impl Door {
     }
 
     pub(crate) fn chat(&self, body: impl Into<reqwest::Body>) -> reqwest::RequestBuilder {
-        self.request("POST", "/v1/chat/completions", &self.member)
+        self.post("/v1/chat/completions", body)
+    }
+
+    pub(crate) fn post(
+        &self,
+        path: &str,
+        body: impl Into<reqwest::Body>,
+    ) -> reqwest::RequestBuilder {
+        self.request("POST", path, &self.member)
+            .header("content-type", "application/json")
+            .body(body)
+    }
+
+    /// As Anthropic's SDKs send it.
+    pub(crate) fn message(
+        &self,
+        path: &str,
+        key: &str,
+        body: impl Into<reqwest::Body>,
+    ) -> reqwest::RequestBuilder {
+        let url = format!("http://{}{path}", self.address);
+        self.client
+            .post(url)
+            .header("x-api-key", key)
+            .header("anthropic-version", "2023-06-01")
             .header("content-type", "application/json")
             .body(body)
     }
 
     /// A good request, sent while the test goes on.
     pub(crate) fn sent(&self, stream: bool) -> JoinHandle<reqwest::Response> {
-        let sending = self.chat(question(stream)).send();
-        TaskTracker::new().spawn(async move { sending.await.unwrap() })
+        going(self.chat(question(stream)))
     }
 
     // The processor.
@@ -266,6 +289,11 @@ impl Door {
     }
 }
 
+/// Sends while the test goes on.
+pub(crate) fn going(sending: reqwest::RequestBuilder) -> JoinHandle<reqwest::Response> {
+    TaskTracker::new().spawn(async move { sending.send().await.unwrap() })
+}
+
 async fn key(store: &Store, name: &str, tenant: &str, role: Role) -> String {
     let (_, secret) = store
         .create_key(&new_key(name, tenant, role))
@@ -316,18 +344,24 @@ pub(crate) fn started() -> Event {
 }
 
 pub(crate) fn token(sequence: i64, text: &str) -> Event {
+    chunk(sequence, text, &json!({"t": text}))
+}
+
+/// A chunk as `raw`; without a text it is no token.
+pub(crate) fn chunk(sequence: i64, text: &str, raw: &Value) -> Event {
+    let piece = Piece {
+        choice: 0,
+        channel: Channel::Text,
+        index: 0,
+        text: text.to_owned(),
+    };
     Event::Delta(Delta {
         run: RUN,
         attempt: 1,
         sequence,
         chunks: vec![Chunk {
-            pieces: vec![Piece {
-                choice: 0,
-                channel: Channel::Text,
-                index: 0,
-                text: text.to_owned(),
-            }],
-            raw: Bytes::from(json!({"t": text}).to_string()),
+            pieces: (!text.is_empty()).then_some(piece).into_iter().collect(),
+            raw: Bytes::from(raw.to_string()),
         }],
     })
 }
@@ -369,4 +403,22 @@ pub(crate) async fn error_of(
     assert_eq!(names, ["code", "message", "param", "type"]);
     let text = |name: &str| error[name].as_str().map(str::to_owned);
     (status, text("type").unwrap(), text("code"), text("param"))
+}
+
+/// Status, `type` and `message` of an error in Anthropic's shape, which is checked.
+pub(crate) async fn anthropic_error_of(response: reqwest::Response) -> (u16, String, String) {
+    let status = response.status().as_u16();
+    let id = header_of(&response, "request-id").unwrap_or_default();
+    assert!(id.starts_with("req_"), "{status} without a request id");
+    assert_eq!(header_of(&response, "x-request-id"), Some(id));
+    let id = id.to_owned();
+    let body: Value = serde_json::from_slice(&response.bytes().await.unwrap()).unwrap();
+    let text = |name: &str| body["error"][name].as_str().unwrap().to_owned();
+    let (kind, message) = (text("type"), text("message"));
+    let error = json!({"type": kind, "message": message});
+    assert_eq!(
+        body,
+        json!({"type": "error", "error": error, "request_id": id})
+    );
+    (status, kind, message)
 }
