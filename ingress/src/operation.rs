@@ -10,6 +10,8 @@ use crate::shape::Shape;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Operation {
     ChatCompletions,
+    Completions,
+    Embeddings,
     Messages,
     CountTokens,
 }
@@ -19,12 +21,18 @@ pub(crate) enum Operation {
 pub(crate) struct Asked {
     /// As the client wrote it.
     pub(crate) model: String,
-    /// Never of counts.
+    /// Never of embeddings and counts.
     pub(crate) stream: bool,
 }
 
 impl Operation {
-    const ALL: [Self; 3] = [Self::ChatCompletions, Self::Messages, Self::CountTokens];
+    const ALL: [Self; 5] = [
+        Self::ChatCompletions,
+        Self::Completions,
+        Self::Embeddings,
+        Self::Messages,
+        Self::CountTokens,
+    ];
 
     /// The operation behind a path; all of them are `POST`.
     pub(crate) fn at(path: &str) -> Option<Self> {
@@ -36,6 +44,8 @@ impl Operation {
     pub(crate) fn path(self) -> &'static str {
         match self {
             Self::ChatCompletions => "/v1/chat/completions",
+            Self::Completions => "/v1/completions",
+            Self::Embeddings => "/v1/embeddings",
             Self::Messages => "/v1/messages",
             Self::CountTokens => "/v1/messages/count_tokens",
         }
@@ -44,6 +54,8 @@ impl Operation {
     pub(crate) fn endpoint(self) -> Endpoint {
         match self {
             Self::ChatCompletions => Endpoint::ChatCompletions,
+            Self::Completions => Endpoint::Completions,
+            Self::Embeddings => Endpoint::Embeddings,
             Self::Messages => Endpoint::Messages,
             Self::CountTokens => Endpoint::CountTokens,
         }
@@ -64,6 +76,11 @@ impl Operation {
                 let request = openai::ChatRequest::parse(body)?;
                 (request.model, request.stream)
             }
+            Self::Completions => {
+                let request = openai::CompletionRequest::parse(body)?;
+                (request.model, request.stream)
+            }
+            Self::Embeddings => (openai::EmbeddingsRequest::parse(body)?.model, false),
             Self::Messages => {
                 let request = anthropic::MessagesRequest::parse(body)?;
                 (request.model, request.stream)
@@ -91,7 +108,7 @@ mod tests {
             assert_eq!(Operation::at(operation.path()), Some(operation));
             let asked = operation.parse(BODY.as_bytes()).unwrap();
             assert_eq!(asked.model, "m");
-            let streams = !matches!(operation, Operation::CountTokens);
+            let streams = !matches!(operation, Operation::Embeddings | Operation::CountTokens);
             assert_eq!(asked.stream, streams, "{operation:?}");
             let refused = operation.parse(b"{}").unwrap_err();
             assert_eq!(refused.status, 400);

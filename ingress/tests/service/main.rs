@@ -18,6 +18,8 @@ mod input;
 #[cfg(test)]
 mod messages;
 #[cfg(test)]
+mod operations;
+#[cfg(test)]
 mod outage;
 #[cfg(test)]
 mod requests;
