@@ -20,6 +20,8 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use secrecy::SecretString;
 
+use crate::upstream;
+
 /// What a process is; each role demands only the settings that it uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
@@ -159,6 +161,8 @@ pub struct Server {
     pub requests_max: usize,
     /// Bytes of an answer buffered for a client that reads slowly; more and its stream is closed. Default 1 MiB.
     pub stream_buffer_max: ByteSize,
+    /// Hosts and networks that a base URL may lead into though it is not from this file. Default none.
+    pub allow_upstreams: Vec<upstream::Exception>,
 }
 
 /// `telemetry`.

@@ -8,3 +8,4 @@ pub mod objects;
 pub mod shutdown;
 pub mod store;
 pub mod telemetry;
+pub mod upstream;

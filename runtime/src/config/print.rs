@@ -179,6 +179,10 @@ fn whole(config: &Config) -> Node {
                 ("request_timeout", duration(server.request_timeout)),
                 ("requests_max", number(server.requests_max)),
                 ("stream_buffer_max", size(server.stream_buffer_max)),
+                (
+                    "allow_upstreams",
+                    list(&server.allow_upstreams, |one| text(one)),
+                ),
             ]),
         ),
         (

@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 use url::Url;
 
 use super::Fault;
+use crate::upstream::Exception;
 
 /// Notes faults, and which keys were asked for.
 #[derive(Default)]
@@ -408,5 +409,15 @@ impl Setting for Vec<String> {
             Value::String(text) => Some(text.split(',').map(|one| one.trim().to_owned()).collect()),
             _ => None,
         }
+    }
+}
+
+impl Setting for Vec<Exception> {
+    const WHAT: &'static str = "a list of hosts and networks";
+    const EXAMPLE: &'static str = "[models.internal, 10.1.0.0/16]";
+
+    fn read(value: &Value) -> Option<Self> {
+        let texts = Vec::<String>::read(value)?;
+        texts.iter().map(|text| text.parse().ok()).collect()
     }
 }

@@ -141,6 +141,7 @@ fn server(mut section: Section<'_>) -> Server {
             .number("requests_max", 1..=COUNT_MAX)
             .unwrap_or(10_000),
         stream_buffer_max: section.size("stream_buffer_max", ByteSize::mib(1)),
+        allow_upstreams: section.or("allow_upstreams", Vec::new()),
     };
     section.finish();
     server

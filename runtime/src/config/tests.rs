@@ -9,7 +9,7 @@ use super::*;
 
 /// The example of the documentation; every section and kind is in it or in [`KAFKA`].
 const EXAMPLE: &str = r#"
-server: { listen: "127.0.0.1:8080", body_bytes_max: 20MiB, request_timeout: 600s }
+server: { listen: "127.0.0.1:8080", body_bytes_max: 20MiB, request_timeout: 600s, allow_upstreams: [models.internal, 10.1.0.0/16] }
 telemetry: { listen: "127.0.0.1:9464", log_format: human, otlp_endpoint: null }
 shutdown: { grace: 30s }
 data_dir: ./data
@@ -116,7 +116,7 @@ fn kafka_is_read() {
 fn all_faults_come_together_by_key_with_a_remedy() {
     let text = r#"
 sever: {}
-server: { listen: here, body_bytes_max: 20MiX, request_timeout: 600, lissten: 1, requests_max: 0 }
+server: { allow_upstreams: ["http://x"], listen: here, body_bytes_max: 20MiX, request_timeout: 600, lissten: 1, requests_max: 0 }
 telemetry: { listen: "0.0.0.0:8080", log_format: xml, otlp_endpoint: "ftp://x" }
 shutdown: 30s
 log: { kind: kafka, replication: many, partitions: { nowhere: 3, responses: 0 }, properties: { group.id: mine } }
@@ -169,6 +169,7 @@ models:
         "providers[3].base_url",
         "providers[3].keys[0].env",
         "providers[3].keys[2].file",
+        "server.allow_upstreams",
         "models[0].deployments",
         "models[1].name",
         "models[1].deployments[0].provider",
