@@ -179,7 +179,9 @@ pub(crate) fn store(error: &StoreError) -> ErrorBody {
             Some("already_exists"),
             format!("there is a {what} named `{name}` already"),
         ),
-        StoreError::Fenced { .. } | StoreError::Migration { .. } => ErrorBody::internal(),
+        StoreError::Fenced { .. } | StoreError::Secret { .. } | StoreError::Migration { .. } => {
+            ErrorBody::internal()
+        }
     }
 }
 

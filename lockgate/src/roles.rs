@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use futures::future::select_all;
-use runtime::config::{Config, Role};
+use runtime::config::{Config, Faults, Role};
 use runtime::store::keys::KeySnapshot;
+use runtime::store::secrets::SecretSnapshot;
 use runtime::telemetry::Readiness;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -55,18 +56,30 @@ pub(crate) struct Start<'a> {
 
 impl Start<'_> {
     /// Starts the roles of `role`; the outermost first, the order in which they are stopped.
-    pub(crate) async fn roles(&self, role: Role, door: Option<TcpListener>) -> Vec<Running> {
+    ///
+    /// # Errors
+    /// When the master keys cannot be read any more.
+    pub(crate) async fn roles(
+        &self,
+        role: Role,
+        door: Option<TcpListener>,
+    ) -> anyhow::Result<Vec<Running>> {
+        // Before any role runs, since it may fail.
+        let secrets = match role {
+            Role::Serve | Role::Processors => self.secrets().await?,
+            Role::Ingress | Role::Sinks => SecretSnapshot::none(),
+        };
         let mut running = Vec::new();
         if let Some(door) = door {
             running.push(self.ingress(door).await);
         }
         if matches!(role, Role::Serve | Role::Processors) {
-            running.push(self.processors());
+            running.push(self.processors(secrets));
         }
         if matches!(role, Role::Serve | Role::Sinks) {
             running.push(self.sinks());
         }
-        running
+        Ok(running)
     }
 
     async fn ingress(&self, door: TcpListener) -> Running {
@@ -89,12 +102,13 @@ impl Start<'_> {
         self.run(INGRESS, |stop| ingress::run(settings, door, parts, stop))
     }
 
-    fn processors(&self) -> Running {
+    fn processors(&self, secrets: SecretSnapshot) -> Running {
         let parts = processors::Parts {
             log: self.shared.log.clone(),
             codec: self.shared.codec.clone(),
             objects: self.shared.objects.clone(),
             store: self.shared.store.clone(),
+            secrets,
             readiness: self.readiness.clone(),
         };
         let settings = processors::Settings {
@@ -106,6 +120,23 @@ impl Start<'_> {
             deadline: Arc::clone(self.deadline),
         };
         self.run(PROCESSORS, |stop| processors::run(settings, parts, stop))
+    }
+
+    /// Followed even while no provider names one: routing may change.
+    async fn secrets(&self) -> anyhow::Result<SecretSnapshot> {
+        let keys = self.config.secrets.master_keys();
+        let keys = keys.map_err(|fault| Faults(vec![fault]))?;
+        let Some(keys) = keys else {
+            return Ok(SecretSnapshot::none());
+        };
+        Ok(SecretSnapshot::follow(
+            &self.shared.store,
+            keys,
+            &self.config.data_dir,
+            self.tasks,
+            self.end.clone(),
+        )
+        .await)
     }
 
     fn sinks(&self) -> Running {

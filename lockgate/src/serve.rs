@@ -118,7 +118,7 @@ async fn work(
         end: &end,
         deadline: &deadline,
     };
-    let mut running = start.roles(role, door).await;
+    let mut running = start.roles(role, door).await?;
     readiness.set(STARTED, true);
     let failed = tokio::select! { biased;
         () = stop.cancelled() => None,

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use http::HeaderValue;
 use runtime::config::{self, KeySource, ProviderKind, ScriptLine, Timeouts};
+use runtime::store::secrets::SecretSnapshot;
 use secrecy::ExposeSecret;
 use tokio::time::Instant;
 use url::Url;
@@ -72,11 +72,12 @@ enum Provider {
 /// When a key cannot be read, a client not built, or a provider is not there.
 pub(crate) fn models(
     settings: &Settings,
+    secrets: &SecretSnapshot,
     slack: &Arc<Slack>,
 ) -> Result<HashMap<String, Model>, Error> {
     let mut providers = HashMap::new();
     for provider in &settings.providers {
-        providers.insert(provider.name.as_str(), set_up(provider)?);
+        providers.insert(provider.name.as_str(), set_up(provider, secrets)?);
     }
     // Two models may share a deployment, which has one gate and one set of keys.
     let mut deployments: HashMap<String, (Arc<dyn Adapter>, Gate)> = HashMap::new();
@@ -119,7 +120,7 @@ pub(crate) fn models(
     Ok(models)
 }
 
-fn set_up(provider: &config::Provider) -> Result<Provider, Error> {
+fn set_up(provider: &config::Provider, secrets: &SecretSnapshot) -> Result<Provider, Error> {
     Ok(match &provider.kind {
         ProviderKind::OpenAi {
             base_url,
@@ -133,7 +134,7 @@ fn set_up(provider: &config::Provider) -> Result<Provider, Error> {
             base_url: base_url.clone(),
             keys: Keys::new(
                 keys.iter()
-                    .map(|source| key(&provider.name, source))
+                    .map(|source| key(&provider.name, source, secrets))
                     .collect::<Result<_, _>>()?,
             ),
             timeouts: *timeouts,
@@ -160,20 +161,23 @@ fn adapter(provider: &Provider, model: &str) -> Arc<dyn Adapter> {
     }
 }
 
-fn key(provider: &str, source: &KeySource) -> Result<Key, Error> {
-    let fault = |reason: &str| Error::Key {
+fn key(provider: &str, source: &KeySource, secrets: &SecretSnapshot) -> Result<Key, Error> {
+    let name = source.name();
+    let fault = |error: &dyn std::error::Error| Error::Key {
         provider: provider.to_owned(),
-        key: source.name(),
-        reason: reason.to_owned(),
+        key: name.clone(),
+        reason: error.to_string(),
     };
-    let secret = source.secret().map_err(|error| fault(&error.to_string()))?;
-    let secret = secret.expose_secret();
-    let mut authorization = HeaderValue::try_from(format!("Bearer {secret}"))
-        .map_err(|_| fault("it holds characters that no header can carry"))?;
-    authorization.set_sensitive(true);
-    Ok(Key {
-        name: source.name().into(),
-        authorization,
-        secret: secret.into(),
-    })
+    let key = match source {
+        KeySource::Secret(secret) => {
+            let handle = secrets.handle(secret).map_err(|error| fault(&error))?;
+            Key::stored(&name, handle)
+        }
+        KeySource::Env { .. } | KeySource::File(_) => {
+            let secret = source.secret().map_err(|error| fault(&error))?;
+            let secret = secret.as_ref().map_or("", |secret| secret.expose_secret());
+            Key::fixed(&name, secret)
+        }
+    };
+    key.map_err(|error| fault(&error))
 }

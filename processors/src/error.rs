@@ -25,7 +25,7 @@ pub enum Error {
         source: reqwest::Error,
     },
     /// A provider key could not be read.
-    #[error("could not read key {key} of provider {provider}")]
+    #[error("could not read key {key} of provider {provider}: {reason}")]
     Key {
         /// Name of the provider.
         provider: String,

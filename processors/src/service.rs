@@ -7,6 +7,7 @@ use runtime::codec::Codec;
 use runtime::log::{ConsumeOptions, Log, LogError, Tail};
 use runtime::objects::Objects;
 use runtime::store::Store;
+use runtime::store::secrets::SecretSnapshot;
 use runtime::telemetry::Readiness;
 use schemas::request::Lane;
 use tokio::task::JoinHandle;
@@ -47,6 +48,8 @@ pub struct Parts {
     pub objects: Objects,
     /// Rows of requests, for adoption only.
     pub store: Store,
+    /// Provider keys that are sealed in the store.
+    pub secrets: SecretSnapshot,
     /// Its condition [`crate::READY`] holds while requests are consumed.
     pub readiness: Readiness,
 }
@@ -63,11 +66,12 @@ pub async fn run(settings: Settings, parts: Parts, stop: CancellationToken) -> R
         codec,
         objects,
         store,
+        secrets,
         readiness,
     } = parts;
     let processors = settings.processors;
     let slack = Slack::new(processors.held_max / 8);
-    let models = config::models(&settings, &slack)?;
+    let models = config::models(&settings, &secrets, &slack)?;
     let metrics = Metrics::new();
     let held_bytes_max = usize::try_from(processors.held_bytes_max.as_u64()).unwrap_or(usize::MAX);
     let held = Held::new(processors.held_max, held_bytes_max);

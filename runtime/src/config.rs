@@ -7,6 +7,7 @@ mod check;
 mod print;
 mod reader;
 mod resolve;
+mod secrets;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use secrecy::SecretString;
 
+use crate::secrets::{MasterKeys, SecretName};
 use crate::upstream;
 
 /// What a process is; each role demands only the settings that it uses.
@@ -115,6 +117,15 @@ impl Config {
     pub fn version(&self) -> String {
         print::version(self)
     }
+
+    /// Names of the secrets that providers' keys are, in the order of the file; one that several use comes again.
+    pub fn secret_names(&self) -> impl Iterator<Item = &SecretName> {
+        let sources = self.providers.iter().flat_map(Provider::keys);
+        sources.filter_map(|source| match source {
+            KeySource::Secret(name) => Some(name),
+            KeySource::Env { .. } | KeySource::File(_) => None,
+        })
+    }
 }
 
 /// The whole configuration; every default runs on a laptop.
@@ -136,6 +147,8 @@ pub struct Config {
     pub schema_registry: SchemaRegistry,
     /// The store.
     pub store: Store,
+    /// Sealing of the provider keys in the store.
+    pub secrets: Secrets,
     /// Object storage.
     pub objects: Objects,
     /// What is kept of requests.
@@ -240,6 +253,25 @@ pub struct Store {
     pub url: Option<SecretString>,
 }
 
+/// `secrets`.
+#[derive(Debug, Clone)]
+pub struct Secrets {
+    /// File with the master keys, for its user alone; none: `LOCKGATE_MASTER_KEY`.
+    pub master_key_file: Option<PathBuf>,
+    /// Value of `LOCKGATE_MASTER_KEY` at start; none when it was not set.
+    pub master_key: Option<SecretString>,
+}
+
+impl Secrets {
+    /// The master keys; none when none are configured. A file is read anew each time.
+    ///
+    /// # Errors
+    /// When both places are configured, the file cannot be read or is open to others, or what is there is no key.
+    pub fn master_keys(&self) -> Result<Option<MasterKeys>, Fault> {
+        secrets::master_keys(self)
+    }
+}
+
 /// `objects`.
 #[derive(Clone)]
 pub struct Objects {
@@ -291,6 +323,16 @@ pub struct Provider {
     pub kind: ProviderKind,
 }
 
+impl Provider {
+    /// Where its keys are.
+    fn keys(&self) -> &[KeySource] {
+        match &self.kind {
+            ProviderKind::OpenAi { keys, .. } => keys,
+            ProviderKind::Scripted { .. } => &[],
+        }
+    }
+}
+
 /// How a provider is spoken to.
 #[derive(Clone)]
 pub enum ProviderKind {
@@ -322,36 +364,41 @@ pub enum KeySource {
     },
     /// `{ file: PATH }`; trailing white space is cut.
     File(PathBuf),
+    /// `{ secret: NAME }`: sealed in the store.
+    Secret(SecretName),
 }
 
 impl KeySource {
-    /// The key's name in attempts: the variable or the path, never the key.
+    /// The key's name in attempts: the variable, the path or the secret's name, never the key.
     #[must_use]
     pub fn name(&self) -> String {
         match self {
             Self::Env { name, .. } => name.clone(),
             Self::File(path) => path.display().to_string(),
+            Self::Secret(name) => name.to_string(),
         }
     }
 
-    /// The key; a file is read anew each time.
+    /// The key; a file is read anew each time. None when it is sealed in the store, whose snapshot has it.
     ///
     /// # Errors
     /// When the variable was not set at start, or the file cannot be read or is empty.
-    pub fn secret(&self) -> std::io::Result<SecretString> {
+    pub fn secret(&self) -> std::io::Result<Option<SecretString>> {
         let missing = |what: String| std::io::Error::new(std::io::ErrorKind::NotFound, what);
         match self {
-            Self::Env { name, value } => value
-                .clone()
-                .ok_or_else(|| missing(format!("variable {name} was not set at start"))),
+            Self::Env { name, value } => match value {
+                Some(value) => Ok(Some(value.clone())),
+                None => Err(missing(format!("variable {name} was not set at start"))),
+            },
             Self::File(path) => {
                 let text = std::fs::read_to_string(path)?;
                 let key = text.trim_end();
                 if key.is_empty() {
                     return Err(missing(format!("file {} is empty", path.display())));
                 }
-                Ok(SecretString::from(key.to_owned()))
+                Ok(Some(SecretString::from(key.to_owned())))
             }
+            Self::Secret(_) => Ok(None),
         }
     }
 }

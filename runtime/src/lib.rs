@@ -1,10 +1,11 @@
 //! What every role needs: the log, the schema registry client, the store, object
-//! storage, configuration, telemetry, shutdown. Peers share it and never share each other.
+//! storage, configuration, sealing of secrets, telemetry, shutdown. Peers share it and never share each other.
 
 pub mod codec;
 pub mod config;
 pub mod log;
 pub mod objects;
+pub mod secrets;
 pub mod shutdown;
 pub mod store;
 pub mod telemetry;

@@ -39,6 +39,7 @@ impl From<StoreError> for Refused {
             StoreError::Fenced { .. } => Self::Fenced,
             StoreError::Unavailable(_)
             | StoreError::Exists { .. }
+            | StoreError::Secret { .. }
             | StoreError::Migration { .. } => Self::Down(chain(&error)),
         }
     }

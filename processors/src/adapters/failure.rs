@@ -60,6 +60,11 @@ impl Failure {
         }
     }
 
+    /// The key is not there any more, so nothing was sent: as if the provider had refused it.
+    pub(crate) fn keyless() -> Self {
+        Self::status(401, b"")
+    }
+
     /// The provider answered with `status` and `body`.
     pub(crate) fn status(status: u16, body: &[u8]) -> Self {
         if (300..400).contains(&status) {

@@ -114,12 +114,17 @@ impl Adapter for OpenAi {
             headers.insert(header::TRACEPARENT, traceparent.clone());
         }
         let mut trace = Trace::default();
-        if let Some(key) = &chosen.key {
-            headers.insert(AUTHORIZATION, key.authorization.clone());
-            trace.key_name = Some(Arc::clone(&key.name));
+        if let Some(credential) = &chosen.credential {
+            headers.insert(AUTHORIZATION, credential.authorization.clone());
         }
+        trace.key_name = chosen.key.as_ref().map(|key| Arc::clone(&key.name));
+        let state = if chosen.is_missing() {
+            State::Keyless
+        } else {
+            State::Waiting(Box::pin(self.client.execute(request)))
+        };
         Box::new(Call {
-            state: State::Waiting(Box::pin(self.client.execute(request))),
+            state,
             stream,
             model: Arc::clone(&self.model),
             keys: self.keys.clone(),
@@ -142,6 +147,8 @@ struct Call {
 }
 
 enum State {
+    /// The key was deleted; nothing is sent.
+    Keyless,
     Waiting(Sending),
     /// An error's body, as far as it is of use.
     Refused {
@@ -172,6 +179,7 @@ impl Calling for Call {
     fn poll_step(&mut self, context: &mut Context<'_>, assembly: &mut Assembly) -> Poll<Step> {
         loop {
             let step = match &mut self.state {
+                State::Keyless => Some(self.failed(Failure::keyless(), None)),
                 State::Waiting(sending) => match ready!(sending.as_mut().poll(context)) {
                     Ok(response) => self.head(response),
                     Err(error) => Some(self.failed(Failure::transport(&error), None)),
@@ -415,7 +423,7 @@ impl Call {
             Some(KeyFault::LockedOut) => self.keys.lock_out(&self.chosen, now),
             None => {}
         }
-        failure.error.message = self.keys.strike_out(&failure.error.message);
+        failure.error.message = self.keys.strike_out(&self.chosen, &failure.error.message);
         Step::Failed(failure)
     }
 }

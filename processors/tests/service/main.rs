@@ -9,5 +9,6 @@
 mod adopt;
 mod calls;
 mod rig;
+mod secrets;
 mod streams;
 mod upstream;

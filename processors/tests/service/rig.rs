@@ -12,6 +12,7 @@ use runtime::log::{self, Durability, Log, Place, Record};
 use runtime::objects::Objects;
 use runtime::store::Store;
 use runtime::store::results::{Advance, ResultRow, Status};
+use runtime::store::secrets::SecretSnapshot;
 use runtime::telemetry::Readiness;
 use schemas::control::Cancel;
 use schemas::dead_letter::DeadLetter;
@@ -68,6 +69,11 @@ impl Rig {
     }
 
     pub(crate) fn start(&self, settings: Settings) -> Processors {
+        self.start_with(settings, SecretSnapshot::none())
+    }
+
+    /// With provider keys that are sealed in the store.
+    pub(crate) fn start_with(&self, settings: Settings, secrets: SecretSnapshot) -> Processors {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -79,6 +85,7 @@ impl Rig {
             codec: self.codec.clone(),
             objects: objects(self.folder.path()),
             store: self.store.clone(),
+            secrets,
             readiness: Readiness::new([processors::READY]),
         };
         let outcome = runtime.spawn(processors::run(settings, parts, stop.clone()));
@@ -349,6 +356,13 @@ impl Processors {
         self.stop.cancel();
         self.outcome.take().unwrap().await.unwrap().unwrap();
         self.end();
+    }
+
+    /// Why they could not start.
+    pub(crate) async fn failure(mut self) -> processors::Error {
+        let outcome = self.outcome.take().unwrap().await.unwrap();
+        self.end();
+        outcome.unwrap_err()
     }
 
     /// As `kill -9`: no task runs on.

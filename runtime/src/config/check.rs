@@ -19,6 +19,7 @@ pub(super) fn all(config: &Config, role: Option<Role>, notes: &Notes) {
         }
         if role.calls_providers() {
             provider_keys(config, notes);
+            master_keys(config, notes);
         }
     }
 }
@@ -187,9 +188,28 @@ fn provider_keys(config: &Config, notes: &Notes) {
             let (what, remedy) = match source {
                 KeySource::Env { .. } => ("env", "set it, or remove the key"),
                 KeySource::File(_) => ("file", "name a readable file that holds the key"),
+                // The store tells, once it is open.
+                KeySource::Secret(_) => continue,
             };
             let key = format!("providers[{index}].keys[{place}].{what}");
             notes.fault(&key, error.to_string(), remedy);
+        }
+    }
+}
+
+/// What seals the store's secrets must be right where they are used, and be there when one is named.
+fn master_keys(config: &Config, notes: &Notes) {
+    match config.secrets.master_keys() {
+        Err(fault) => notes.fault(&fault.key, fault.problem, fault.remedy),
+        Ok(Some(_)) => {}
+        Ok(None) => {
+            if let Some(name) = config.secret_names().next() {
+                notes.fault(
+                    super::secrets::VARIABLE,
+                    format!("there is no master key to open secret {name} with"),
+                    super::secrets::REMEDY,
+                );
+            }
         }
     }
 }

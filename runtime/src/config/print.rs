@@ -164,6 +164,7 @@ fn whole(config: &Config) -> Node {
         replies,
         schema_registry,
         store,
+        secrets,
         objects,
         results,
         processors,
@@ -217,6 +218,15 @@ fn whole(config: &Config) -> Node {
         (
             "store",
             map([("url", optional(store.url.as_ref(), secret_url))]),
+        ),
+        (
+            "secrets",
+            map([(
+                "master_key_file",
+                optional(secrets.master_key_file.as_ref(), |path| {
+                    text(path.display())
+                }),
+            )]),
         ),
         (
             "objects",
@@ -317,6 +327,7 @@ fn key_source(source: &KeySource) -> Node {
     match source {
         KeySource::Env { name, .. } => map([("env", text(name))]),
         KeySource::File(path) => map([("file", text(path.display()))]),
+        KeySource::Secret(name) => map([("secret", text(name))]),
     }
 }
 

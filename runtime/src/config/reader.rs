@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 use url::Url;
 
 use super::Fault;
+use crate::secrets::SecretName;
 use crate::upstream::Exception;
 
 /// Notes faults, and which keys were asked for.
@@ -409,6 +410,15 @@ impl Setting for Vec<String> {
             Value::String(text) => Some(text.split(',').map(|one| one.trim().to_owned()).collect()),
             _ => None,
         }
+    }
+}
+
+impl Setting for SecretName {
+    const WHAT: &'static str = "the name of a secret";
+    const EXAMPLE: &'static str = "openai-2";
+
+    fn read(value: &Value) -> Option<Self> {
+        String::read(value)?.parse().ok()
     }
 }
 

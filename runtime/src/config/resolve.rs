@@ -16,9 +16,10 @@ use super::reader::{Notes, Section};
 use super::source::Variables;
 use super::{
     Bodies, Config, Deployment, Fault, KeySource, Log, LogFormat, Model, Objects, Processors,
-    Provider, ProviderKind, Replies, Results, Role, SchemaRegistry, ScriptLine, Server, Shutdown,
-    Store, Telemetry, Timeouts, check,
+    Provider, ProviderKind, Replies, Results, Role, SchemaRegistry, ScriptLine, Secrets, Server,
+    Shutdown, Store, Telemetry, Timeouts, check,
 };
+use crate::secrets::SecretName;
 
 const COUNT_MAX: i64 = 1_000_000_000;
 /// Partitions travel in request ids as 16 bits; Kafka is unwell long before.
@@ -57,6 +58,7 @@ pub(super) fn read(tree: Value, variables: &Variables, notes: &Notes) -> Config 
     };
     registry.finish();
     let store = store(root.section("store"));
+    let secrets = secrets(root.section("secrets"), variables);
     let objects = objects(root.section("objects"), variables);
     let mut results = root.section("results");
     let results_read = Results {
@@ -91,6 +93,7 @@ pub(super) fn read(tree: Value, variables: &Variables, notes: &Notes) -> Config 
         replies,
         schema_registry,
         store,
+        secrets,
         objects,
         results: results_read,
         processors: processors_read,
@@ -300,6 +303,18 @@ fn store(mut section: Section<'_>) -> Store {
     Store { url }
 }
 
+fn secrets(mut section: Section<'_>, variables: &Variables) -> Secrets {
+    let set = variables.get(super::secrets::VARIABLE);
+    let secrets = Secrets {
+        master_key_file: section.optional("master_key_file"),
+        master_key: set
+            .filter(|text| !text.trim().is_empty())
+            .map(|text| SecretString::from(text.clone())),
+    };
+    section.finish();
+    secrets
+}
+
 fn objects(mut section: Section<'_>, variables: &Variables) -> Objects {
     let url = url(&mut section, "url", &["s3", "file"]);
     let shared = section.or("shared", false);
@@ -383,26 +398,30 @@ fn openai(section: &mut Section<'_>, variables: &Variables) -> ProviderKind {
 fn key_source(mut section: Section<'_>, variables: &Variables) -> Option<KeySource> {
     let env: Option<String> = section.optional("env");
     let file: Option<PathBuf> = section.optional("file");
-    let source = match (env, file) {
-        (Some(name), None) => {
-            let value = variables.get(&name).filter(|value| !value.is_empty());
-            let value = value.cloned().map(SecretString::from);
-            Some(KeySource::Env { name, value })
-        }
-        (None, Some(path)) => Some(KeySource::File(path)),
-        (Some(_), Some(_)) => {
-            section.fault("file", "a key comes from one place", "keep env or file");
-            None
-        }
-        (None, None) => {
-            section.fault(
-                "env",
-                "this names no key",
-                "write { env: NAME } or { file: PATH }",
-            );
-            None
-        }
-    };
+    let secret: Option<SecretName> = section.optional("secret");
+    let env = env.map(|name| {
+        let value = variables.get(&name).filter(|value| !value.is_empty());
+        let value = value.cloned().map(SecretString::from);
+        ("env", KeySource::Env { name, value })
+    });
+    let file = file.map(|path| ("file", KeySource::File(path)));
+    let secret = secret.map(|name| ("secret", KeySource::Secret(name)));
+    let mut sources = [env, file, secret].into_iter().flatten();
+    let source = sources.next().map(|(_, source)| source);
+    if source.is_none() {
+        section.fault(
+            "env",
+            "this names no key",
+            "write { env: NAME }, { file: PATH } or { secret: NAME }",
+        );
+    }
+    if let Some((name, _)) = sources.next() {
+        section.fault(
+            name,
+            "a key comes from one place",
+            "keep env, file or secret",
+        );
+    }
     section.finish();
     source
 }

@@ -17,6 +17,7 @@ log: { kind: embedded }
 replies: { partition: auto }
 schema_registry: { url: null }
 store: { url: null }
+secrets: { master_key_file: null }
 objects: { url: null, shared: false }
 results: { retention: 7d, bodies: full }
 processors: { held_max: 4000, held_bytes_max: 64MiB, on_takeover: retry }
@@ -84,7 +85,10 @@ fn the_example_is_read() {
         panic!("another kind");
     };
     assert_eq!(keys[0].name(), "LOCAL_API_KEY");
-    assert_eq!(keys[0].secret().unwrap().expose_secret(), "hunter2");
+    assert_eq!(
+        keys[0].secret().unwrap().unwrap().expose_secret(),
+        "hunter2"
+    );
     assert_eq!(timeouts.first_token, Duration::from_secs(20));
     let ProviderKind::Scripted { script } = &config.providers[1].kind else {
         panic!("another kind");
@@ -127,7 +131,7 @@ providers:
   - { name: a, kind: openai }
   - { name: a, kind: scripted, script: [ { reply: hi, status: 7 } ], base_url: "http://x" }
   - { kind: magic, nonsense: 1 }
-  - { name: b, kind: openai, base_url: "nowhere", keys: [ {}, { env: NOT_SET }, { env: A, file: b } ] }
+  - { name: b, kind: openai, base_url: "nowhere", keys: [ {}, { env: NOT_SET }, { env: A, file: b }, { file: b, secret: c }, { secret: "a b" } ] }
 models:
   - { name: m, deployments: [] }
   - { name: m, deployments: [ { provider: c, model: x, weight: 0 }, { provider: a }, { provider: b, model: y, limits: { concurency: 3 } } ] }
@@ -169,6 +173,8 @@ models:
         "providers[3].base_url",
         "providers[3].keys[0].env",
         "providers[3].keys[2].file",
+        "providers[3].keys[3].secret",
+        "providers[3].keys[4].secret",
         "server.allow_upstreams",
         "models[0].deployments",
         "models[1].name",
@@ -328,7 +334,96 @@ fn a_key_in_a_file_loses_its_white_space_and_must_be_there() {
     let ProviderKind::OpenAi { keys, .. } = &config.providers[0].kind else {
         panic!("another kind");
     };
-    assert_eq!(keys[0].secret().unwrap().expose_secret(), "hunter2");
+    assert_eq!(
+        keys[0].secret().unwrap().unwrap().expose_secret(),
+        "hunter2"
+    );
+}
+
+/// A provider whose key is sealed in the store.
+const SEALED: &str = r#"
+providers: [ { name: a, kind: openai, base_url: "http://x", keys: [ { secret: openai-2 } ] } ]
+"#;
+
+fn master_key() -> String {
+    let key = crate::secrets::MasterKeys::generate().unwrap();
+    key.expose_secret().to_owned()
+}
+
+#[test]
+fn a_sealed_key_needs_a_master_key_where_providers_are_called() {
+    for role in [None, Some(Role::Serve)] {
+        let without = read(SEALED, &[], role);
+        assert_eq!(without.is_err(), role.is_some());
+    }
+    let missing = faults(SEALED, &[], Some(Role::Serve)).join("\n");
+    assert!(
+        missing.starts_with("LOCKGATE_MASTER_KEY: there is no master key to open secret openai-2"),
+        "{missing}"
+    );
+    assert!(
+        missing.contains("lockgate secrets generate-master-key"),
+        "{missing}"
+    );
+    let key = master_key();
+    let config = read(SEALED, &[("LOCKGATE_MASTER_KEY", &key)], Some(Role::Serve)).unwrap();
+    assert_eq!(
+        config
+            .secret_names()
+            .map(|name| name.as_str())
+            .collect::<Vec<_>>(),
+        ["openai-2"]
+    );
+    assert!(config.secrets.master_keys().unwrap().is_some());
+    let shown = format!("{} {config:?}", config.print());
+    assert!(
+        !shown.contains(&key) && shown.contains("secret: openai-2"),
+        "{shown}"
+    );
+    let bad = faults(
+        SEALED,
+        &[("LOCKGATE_MASTER_KEY", "hunter2")],
+        Some(Role::Serve),
+    )
+    .join("\n");
+    assert!(
+        bad.starts_with("LOCKGATE_MASTER_KEY: key 1 of it is not 32 bytes"),
+        "{bad}"
+    );
+    assert!(!bad.contains("hunter2"), "{bad}");
+}
+
+#[test]
+fn a_file_of_master_keys_is_for_its_user_alone() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("master");
+    let text = format!(
+        "secrets: {{ master_key_file: {} }}\n{SEALED}",
+        path.display()
+    );
+    let told = |variables: &[(&str, &str)]| faults(&text, variables, Some(Role::Serve)).join("\n");
+    assert!(
+        told(&[]).starts_with("secrets.master_key_file: "),
+        "{}",
+        told(&[])
+    );
+    std::fs::write(&path, format!("{}\n{}\n", master_key(), master_key())).unwrap();
+    for (mode, is_good) in [(0o640, false), (0o604, false), (0o600, true), (0o400, true)] {
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        if is_good {
+            let config = read(&text, &[], Some(Role::Serve)).unwrap();
+            let keys = config.secrets.master_keys().unwrap().unwrap();
+            assert_eq!(keys.other_ids().count(), 1);
+        } else {
+            let told = told(&[]);
+            assert!(told.contains(&format!("mode is {mode:o}")), "{told}");
+            assert!(told.contains("chmod 600"), "{told}");
+        }
+    }
+    let both = told(&[("LOCKGATE_MASTER_KEY", &master_key())]);
+    assert!(both.contains("keep the variable or the file"), "{both}");
 }
 
 #[test]

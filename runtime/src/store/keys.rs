@@ -14,6 +14,8 @@ use super::{STATEMENT_TIMEOUT, Store, StoreError, corrupt, within};
 
 /// Before every key text.
 pub(super) const PREFIX: &str = "lg_";
+/// Which of the store's versions counts the changes of keys.
+pub(super) const VERSION: &str = "keys";
 
 /// What a key may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -139,7 +141,7 @@ impl Store {
                     }
                     _ => StoreError::Unavailable(error),
                 })?;
-            raise_version(&mut write).await?;
+            write.raise_version(VERSION).await?;
             self.commit_synced(write).await
         })
         .await?;
@@ -167,23 +169,12 @@ impl Store {
                 .bind(super::plain(id))
                 .execute(&mut *write.transaction)
                 .await?;
-            raise_version(&mut write).await?;
+            write.raise_version(VERSION).await?;
             self.commit_synced(write).await
         })
         .await?;
         let keys = self.list_keys().await?;
         Ok(keys.into_iter().find(|key| key.id == id))
-    }
-
-    /// Raised with every change of keys.
-    pub(super) async fn keys_version(&self) -> Result<i64, StoreError> {
-        within(STATEMENT_TIMEOUT, async {
-            let row = sqlx::query("SELECT version FROM versions WHERE name = 'keys'")
-                .fetch_one(self.pool().await?)
-                .await?;
-            Ok(row.try_get("version")?)
-        })
-        .await
     }
 
     pub(super) async fn stored_keys(&self) -> Result<Vec<StoredKey>, StoreError> {
@@ -193,14 +184,6 @@ impl Store {
         })
         .await
     }
-}
-
-/// In the transaction of the change, so that whoever sees the version sees the change.
-async fn raise_version(write: &mut super::Write) -> Result<(), StoreError> {
-    sqlx::query("UPDATE versions SET version = version + 1 WHERE name = 'keys'")
-        .execute(&mut *write.transaction)
-        .await?;
-    Ok(())
 }
 
 fn read(row: &AnyRow) -> Result<StoredKey, sqlx::Error> {

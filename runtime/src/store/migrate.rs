@@ -6,9 +6,10 @@ use sqlx::{Row, Transaction};
 use super::{Kind, StoreError};
 
 /// In order, from version 1 on. What has been released never changes.
-const SCRIPTS: [&str; 2] = [
+const SCRIPTS: [&str; 3] = [
     include_str!("migrations/0001_first.sql"),
     include_str!("migrations/0002_sizes.sql"),
+    include_str!("migrations/0003_provider_secrets.sql"),
 ];
 
 /// Any number, as long as it is always the same: `lockgate` in ASCII.

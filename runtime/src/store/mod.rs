@@ -4,11 +4,14 @@
 //! whole transactions. A sink's position and its effects are in one transaction, so they go back together and the
 //! sink does the work again; what no log could repeat (keys, the secret) is synced before it is acknowledged.
 
+mod follow;
 mod key_snapshot;
 pub mod keys;
 mod migrate;
 pub mod results;
 mod rows;
+mod secret_snapshot;
+pub mod secrets;
 #[cfg(test)]
 mod tests;
 
@@ -21,6 +24,8 @@ use secrecy::{ExposeSecret, SecretBox};
 use sqlx::any::{Any, AnyConnectOptions, AnyPoolOptions};
 use sqlx::{AnyPool, ConnectOptions, Row, Transaction};
 use tokio::sync::{Mutex, OnceCell, OwnedMutexGuard};
+
+use crate::secrets::{SealError, SecretName};
 
 /// Longest wait for a connection. Short: callers have an answer without the store, or try again.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -56,6 +61,15 @@ pub enum StoreError {
         /// Its name.
         name: String,
     },
+    /// A secret could not be sealed or opened.
+    #[error("secret {name}")]
+    Secret {
+        /// Which.
+        name: SecretName,
+        /// Why.
+        #[source]
+        source: SealError,
+    },
     /// The schema of the store is newer than this program, or a migration failed.
     #[error("the store cannot be brought to this program's schema: {reason}")]
     Migration {
@@ -76,7 +90,10 @@ impl StoreError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Unavailable(_) => true,
-            Self::Fenced { .. } | Self::Exists { .. } | Self::Migration { .. } => false,
+            Self::Fenced { .. }
+            | Self::Exists { .. }
+            | Self::Secret { .. }
+            | Self::Migration { .. } => false,
         }
     }
 }
@@ -103,6 +120,17 @@ pub struct Store {
 struct Write {
     transaction: Transaction<'static, Any>,
     _writer: Option<OwnedMutexGuard<()>>,
+}
+
+impl Write {
+    /// In the transaction of the change, so that whoever sees the version sees the change.
+    async fn raise_version(&mut self, name: &'static str) -> Result<(), StoreError> {
+        sqlx::query("UPDATE versions SET version = version + 1 WHERE name = $1")
+            .bind(name)
+            .execute(&mut *self.transaction)
+            .await?;
+        Ok(())
+    }
 }
 
 impl Store {
@@ -206,6 +234,18 @@ impl Store {
                 .try_into()
                 .map_err(|_| corrupt("the resume secret is not 32 bytes"))?;
             Ok(SecretBox::new(Box::new(secret)))
+        })
+        .await
+    }
+
+    /// Raised with every change of what it counts.
+    async fn version_of(&self, name: &'static str) -> Result<i64, StoreError> {
+        within(STATEMENT_TIMEOUT, async {
+            let row = sqlx::query("SELECT version FROM versions WHERE name = $1")
+                .bind(name)
+                .fetch_one(self.pool().await?)
+                .await?;
+            Ok(row.try_get("version")?)
         })
         .await
     }

@@ -2,6 +2,7 @@
 
 mod keys;
 mod results;
+mod secrets;
 
 use schemas::id::RequestId;
 use schemas::topic::{ReplyPlace, ReplyTopic};
