@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use runtime::config::{Faults, Role};
+use runtime::secrets::SecretName;
 
-use crate::{configuration, keys, serve};
+use crate::{configuration, keys, secrets, serve};
 
 /// What `sysexits.h` calls a configuration error.
 const EXIT_CONFIG: u8 = 78;
@@ -20,6 +21,17 @@ Examples:
   lockgate processors --config my.yaml     one role, meeting the others on Kafka
 
 Exit codes: 0 stopped in order, 1 failed, 2 wrong command line, 78 wrong configuration.";
+
+const SECRETS_EXAMPLES: &str = "\
+Examples:
+  export LOCKGATE_MASTER_KEY=$(lockgate secrets generate-master-key)
+  lockgate secrets set openai-2                      asks for the value, without showing it
+  vault read openai | lockgate secrets set openai-2  takes it from standard input
+
+To change the master key:
+  1. Put a new one before the old in every process: LOCKGATE_MASTER_KEY=NEW,OLD
+  2. lockgate secrets rotate
+  3. Remove the old one.";
 
 /// One door to every large language model, on a durable log.
 ///
@@ -71,6 +83,13 @@ enum Command {
     /// Works on the store itself, also while servers run; they know of a change within a second.
     #[command(subcommand)]
     Keys(Keys),
+    /// Keep provider keys in the store, sealed under a master key
+    ///
+    /// A provider uses one by `keys: [ { secret: NAME } ]`. Works on the store itself, also while servers run; they use a
+    /// new value within a second. The master key is LOCKGATE_MASTER_KEY, or in the file `secrets.master_key_file`:
+    /// 32 bytes in base64; several, separated by commas: the first seals, all open.
+    #[command(subcommand, after_help = SECRETS_EXAMPLES)]
+    Secrets(Secrets),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -95,6 +114,32 @@ enum Keys {
         /// Id of the key, as `lockgate keys list` shows it
         id: String,
     },
+}
+
+#[derive(Debug, Subcommand)]
+enum Secrets {
+    /// Store a secret, in place of the one of that name
+    ///
+    /// The value is asked for without being shown, or is all of standard input where that is no terminal; white space
+    /// around it is cut. It is never taken from the command line, which others can see.
+    Set {
+        /// What providers call it: 1 to 64 characters of a-z, A-Z, 0-9, _ . and -
+        name: SecretName,
+    },
+    /// List all secrets: names, master keys, dates; never values
+    List,
+    /// Remove a secret for good
+    Delete {
+        /// Its name, as `lockgate secrets list` shows it
+        name: SecretName,
+    },
+    /// Seal every secret under the first master key
+    ///
+    /// Each is done on its own and at once, so it can be interrupted and run again. Needs the keys that the secrets are
+    /// sealed under now, too.
+    Rotate,
+    /// Print a new master key; it is stored nowhere
+    GenerateMasterKey,
 }
 
 #[derive(Debug, Args)]
@@ -138,6 +183,11 @@ impl Cli {
             Command::Keys(Keys::Create(key)) => keys::create(&source, &key),
             Command::Keys(Keys::List) => keys::list(&source),
             Command::Keys(Keys::Disable { id }) => keys::disable(&source, &id),
+            Command::Secrets(Secrets::Set { name }) => secrets::set(&source, &name),
+            Command::Secrets(Secrets::List) => secrets::list(&source),
+            Command::Secrets(Secrets::Delete { name }) => secrets::delete(&source, &name),
+            Command::Secrets(Secrets::Rotate) => secrets::rotate(&source),
+            Command::Secrets(Secrets::GenerateMasterKey) => secrets::generate_master_key(),
         }
     }
 }

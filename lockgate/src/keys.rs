@@ -1,17 +1,15 @@
 //! `lockgate keys`: works on the store itself.
 
 use std::io::Write;
-use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, bail};
-use runtime::store::Store;
+use anyhow::bail;
 use runtime::store::keys::{Key, NewKey, Role};
 use schemas::time::Timestamp;
 use secrecy::ExposeSecret;
 
 use crate::cli;
 use crate::configuration::Source;
-use crate::connect::make_data_dir;
+use crate::store_command::{aligned, instant, on_store};
 
 /// `lockgate keys create`: the key alone on standard output, what it is on standard error.
 pub(crate) fn create(source: &Source, wish: &cli::NewKey) -> anyhow::Result<()> {
@@ -71,26 +69,6 @@ pub(crate) fn disable(source: &Source, id: &str) -> anyhow::Result<()> {
     }
 }
 
-/// Opens the configured store for one piece of work.
-fn on_store<T>(
-    source: &Source,
-    work: impl AsyncFnOnce(&Store) -> anyhow::Result<T>,
-) -> anyhow::Result<T> {
-    let config = source.load(None)?;
-    if config.store.url.is_none() {
-        make_data_dir(&config.data_dir)?;
-    }
-    let tokio = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    tokio.block_on(async {
-        let store = Store::open(&config.store, &config.data_dir)
-            .await
-            .context("cannot open the store")?;
-        work(&store).await
-    })
-}
-
 fn check(key: &NewKey) -> anyhow::Result<()> {
     if !(1..=64).contains(&key.name.chars().count()) {
         bail!("--name must have 1 to 64 characters");
@@ -107,12 +85,6 @@ fn role_word(role: Role) -> &'static str {
         Role::Member => "member",
         Role::Admin => "admin",
     }
-}
-
-/// To the second, UTC.
-fn instant(at: Timestamp) -> String {
-    let since_epoch = Duration::from_micros(u64::try_from(at.0).unwrap_or(0));
-    humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + since_epoch).to_string()
 }
 
 fn state(key: &Key, now: Timestamp) -> String {
@@ -138,22 +110,7 @@ fn table(keys: &[Key], now: Timestamp) -> String {
             state(key, now),
         ]
     }));
-    let mut widths = [0; 6];
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let mut text = String::new();
-    for row in &rows {
-        let mut line = String::new();
-        for (width, cell) in widths.iter().zip(row) {
-            line.push_str(&format!("{cell:<width$}  "));
-        }
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    text
+    aligned(&rows)
 }
 
 #[cfg(test)]

@@ -6,7 +6,9 @@ mod connect;
 mod demo;
 mod keys;
 mod roles;
+mod secrets;
 mod serve;
+mod store_command;
 mod watchdog;
 
 use std::io::Write;

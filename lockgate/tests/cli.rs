@@ -219,6 +219,7 @@ fn each_command_has_a_help_that_says_what_it_is_for() {
         ("check-config", "every fault"),
         ("print-config", "secrets hidden"),
         ("keys", "API keys"),
+        ("secrets", "sealed"),
     ] {
         let line = whole
             .lines()
