@@ -8,7 +8,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
-use runtime::config::{Config, Deployment, Model, Provider, ProviderKind, ScriptLine};
+use runtime::config::{
+    Config, Deployment, Model, Provider, ProviderKind, ScriptLine, TimeoutsOver,
+};
 use runtime::store::keys::{NewKey, Role};
 use runtime::store::{Store, StoreError};
 use schemas::time::Timestamp;
@@ -36,6 +38,7 @@ pub(crate) fn add_model(config: &mut Config) {
             concurrency_max: 1_000,
         }],
         attempts_max: 3,
+        timeouts: TimeoutsOver::default(),
     });
     config.providers.push(Provider {
         name,

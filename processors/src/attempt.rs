@@ -6,17 +6,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use runtime::config::Timeouts;
 use runtime::objects::ObjectsError;
-use schemas::dialect::openai::ChatRequest;
 use schemas::event::{AttemptFailed, Chunk, ErrorBody, Event, Usage};
-use schemas::request::{Body, Dialect, Endpoint};
+use schemas::request::{Body, Endpoint};
 use tokio::time::Instant;
 use tracing::Instrument;
 
 use crate::adapters::failure::Failure;
+use crate::adapters::operation::{self, Operation};
 use crate::adapters::{Ask, Calling, Step};
 use crate::config::{Deployment, Model};
 use crate::request::{Job, Outcome, call_span, micros};
-use crate::router::{Class, Next, Plan};
+use crate::router::{Class, Next, Plan, Readiness};
 use crate::signal::FENCED;
 use crate::trace;
 
@@ -47,18 +47,17 @@ impl Job<'_> {
             Err(error) => return Outcome::Failed(error),
         };
         let request = &self.task.request;
-        if request.endpoint != Endpoint::ChatCompletions || request.dialect != Dialect::OpenAi {
-            let message = "this version of the gateway does not serve this operation";
-            return Outcome::Failed(ErrorBody::invalid_request(None, message));
-        }
-        let chat = match ChatRequest::parse(&body) {
-            Ok(chat) => chat,
+        let operation = match Operation::parse(request.endpoint, request.dialect, &body) {
+            Ok(operation) => operation,
             Err(error) => return Outcome::Failed(error),
         };
         let work = std::sync::Arc::clone(self.work);
         let Some(model) = work.models.get(&request.model) else {
             return Outcome::Failed(ErrorBody::model_not_found(&request.model));
         };
+        if !model.serves(operation.endpoint()) {
+            return Outcome::Failed(not_served(&request.model, operation.endpoint()));
+        }
         // From its second takeover on, a request that took its process down runs alone.
         let alone = self
             .task
@@ -74,9 +73,8 @@ impl Job<'_> {
         } else {
             None
         };
-        let live = chat.stream.then(|| work.channel.pace.enter());
-        self.assembly.ask(&chat);
-        let outcome = self.route(model, &body, &chat).await;
+        let live = operation.stream().then(|| work.channel.pace.enter());
+        let outcome = self.route(model, &body, &operation).await;
         drop(live);
         outcome
     }
@@ -107,16 +105,16 @@ impl Job<'_> {
     }
 
     /// Tries one deployment after the other, as the router says.
-    async fn route(&mut self, model: &Model, body: &Bytes, chat: &ChatRequest<'_>) -> Outcome {
+    async fn route(&mut self, model: &Model, body: &Bytes, operation: &Operation<'_>) -> Outcome {
         let mut plan = model.router.route();
         let mut last: Option<Failure> = None;
         loop {
             let now = Instant::now();
             let next = plan.next(|index| {
                 let adapter = model.deployments.get(index).map(|one| &one.adapter);
-                adapter.map_or(crate::router::Readiness::LockedOut, |adapter| {
-                    adapter.readiness(now)
-                })
+                adapter
+                    .filter(|adapter| adapter.serves(operation.endpoint()))
+                    .map_or(Readiness::Unfit, |adapter| adapter.readiness(now))
             });
             let Next::Call {
                 deployment: index,
@@ -151,7 +149,7 @@ impl Job<'_> {
             }
             let span = call_span(&deployment.name, self.attempts.len() + 1);
             let called = self
-                .call(deployment, body, chat, &span)
+                .call(deployment, body, operation, &span)
                 .instrument(span.clone())
                 .await;
             drop(permit);
@@ -184,18 +182,19 @@ impl Job<'_> {
         &mut self,
         deployment: &Deployment,
         body: &Bytes,
-        chat: &ChatRequest<'_>,
+        operation: &Operation<'_>,
         span: &tracing::Span,
     ) -> Called {
-        self.assembly.clear();
+        self.assembly.begin(operation, body, &deployment.model);
         let mut calling = deployment.adapter.call(&Ask {
             id: self.task.request.id,
             traceparent: trace::onward(span, self.task.traceparent.as_ref()),
             body,
-            chat,
+            operation,
+            attributes: &self.task.request.attributes,
         });
         let called = self
-            .listen(calling.as_mut(), deployment.adapter.timeouts(), chat.stream)
+            .listen(calling.as_mut(), deployment.timeouts, operation.stream())
             .await;
         self.note(calling.as_ref());
         if let Called::Answered { .. } = called {
@@ -271,16 +270,17 @@ impl Job<'_> {
                         preface.push(chunk);
                     }
                 }
-                Step::Answer { body, usage } => {
-                    let usage = usage.unwrap_or_else(|| self.assembly.usage());
+                Step::Answer { body } => {
+                    let usage = self.assembly.whole_usage();
                     return Called::Answered { body, usage };
                 }
                 Step::End => {
                     preface
                         .drain(..)
                         .for_each(|chunk| self.emitter.chunk(chunk));
-                    let usage = self.assembly.usage();
-                    if let Some(chunk) = self.assembly.usage_chunk(&usage) {
+                    let usage = self.assembly.whole_usage();
+                    self.assembly.finish(&usage);
+                    while let Some((chunk, _)) = self.assembly.chunk() {
                         self.emitter.chunk(chunk);
                     }
                     let body = self.assembly.completion(&usage);
@@ -317,6 +317,7 @@ impl Job<'_> {
             Class::Silent => "timed_out",
             Class::Key => "key_refused",
             Class::Refused => "refused",
+            Class::Unfit => "unfit",
         };
         self.close(Some(failure.error.clone()), None, outcome);
         if let Some(attempt) = self.attempts.last() {
@@ -383,11 +384,27 @@ impl Clock {
     }
 }
 
-/// Of two failures, the one that tells the client more: a limit or a key of ours comes last.
+/// Of two failures, the one that tells the client more: a limit or a key of ours says little, and that a deployment has no
+/// way to say what was asked for says nothing while another could have served it.
 fn worse(last: Option<Failure>, failure: Failure) -> Failure {
+    let weight = |failure: &Failure| match failure.class {
+        Class::Passing | Class::Silent | Class::Refused => 2,
+        Class::Key => 1,
+        Class::Unfit => 0,
+    };
     match last {
-        Some(last) if failure.class == Class::Key && last.class != Class::Key => last,
+        Some(last) if weight(&last) > weight(&failure) => last,
         Some(_) | None => failure,
+    }
+}
+
+/// 400: no deployment of the model serves the operation.
+fn not_served(model: &str, endpoint: Endpoint) -> ErrorBody {
+    let name = operation::name(endpoint);
+    let message = format!("the model `{model}` does not serve {name}: no deployment of it does");
+    ErrorBody {
+        code: Some("operation_not_served".to_owned()),
+        ..ErrorBody::invalid_request(Some("model"), message)
     }
 }
 

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use runtime::config::{self, KeySource, ProviderKind, ScriptLine, Timeouts};
 use runtime::store::secrets::SecretSnapshot;
+use schemas::request::Endpoint;
 use secrecy::ExposeSecret;
 use tokio::time::Instant;
-use url::Url;
 
-use crate::adapters::Adapter;
+use crate::adapters::http::{self, Http};
 use crate::adapters::keys::{Key, Keys};
-use crate::adapters::openai::{self, OpenAi};
 use crate::adapters::scripted::Scripted;
+use crate::adapters::{Adapter, wire};
 use crate::error::Error;
 use crate::gate::{Gate, Slack};
 use crate::router::Router;
@@ -50,20 +50,31 @@ pub(crate) struct Model {
 pub(crate) struct Deployment {
     /// `provider/model`.
     pub(crate) name: Arc<str>,
+    /// The model's name at the provider.
+    pub(crate) model: Arc<str>,
     /// How it is called.
     pub(crate) adapter: Arc<dyn Adapter>,
+    /// The bounds of one attempt; none: only the request's deadline.
+    pub(crate) timeouts: Option<Timeouts>,
     /// How many calls it takes at once.
     pub(crate) gate: Gate,
 }
 
-enum Provider {
-    OpenAi {
+enum Provider<'c> {
+    Http {
         client: reqwest::Client,
-        base_url: Url,
+        settings: &'c config::Http,
         keys: Keys,
-        timeouts: Timeouts,
     },
-    Scripted(Vec<ScriptLine>),
+    Scripted(&'c [ScriptLine]),
+}
+
+impl Model {
+    /// Whether any of its deployments can be asked for this.
+    pub(crate) fn serves(&self, endpoint: Endpoint) -> bool {
+        let mut deployments = self.deployments.iter();
+        deployments.any(|deployment| deployment.adapter.serves(endpoint))
+    }
 }
 
 /// The models by name.
@@ -86,27 +97,24 @@ pub(crate) fn models(
         let mut own = Vec::with_capacity(model.deployments.len());
         for deployment in &model.deployments {
             let name = format!("{}/{}", deployment.provider, deployment.model);
-            if !deployments.contains_key(&name) {
-                let provider = providers.get(deployment.provider.as_str()).ok_or_else(|| {
-                    Error::UnknownProvider {
-                        model: model.name.clone(),
-                        provider: deployment.provider.clone(),
-                    }
-                })?;
-                let gate = Gate::new(
-                    name.as_str().into(),
-                    deployment.concurrency_max,
-                    Arc::clone(slack),
-                );
-                deployments.insert(name.clone(), (adapter(provider, &deployment.model), gate));
-            }
-            if let Some((adapter, gate)) = deployments.get(&name) {
-                own.push(Deployment {
-                    name: Arc::clone(gate.name()),
-                    adapter: Arc::clone(adapter),
-                    gate: gate.clone(),
-                });
-            }
+            let provider = providers.get(deployment.provider.as_str()).ok_or_else(|| {
+                Error::UnknownProvider {
+                    model: model.name.clone(),
+                    provider: deployment.provider.clone(),
+                }
+            })?;
+            let (adapter, gate) = deployments.entry(name).or_insert_with_key(|name| {
+                let name = name.as_str().into();
+                let gate = Gate::new(name, deployment.concurrency_max, Arc::clone(slack));
+                (provider.adapter(&deployment.model), gate)
+            });
+            own.push(Deployment {
+                name: Arc::clone(gate.name()),
+                model: deployment.model.as_str().into(),
+                adapter: Arc::clone(adapter),
+                timeouts: provider.timeouts().map(|own| model.timeouts.over(own)),
+                gate: gate.clone(),
+            });
         }
         let weights: Vec<u32> = model.deployments.iter().map(|own| own.weight).collect();
         models.insert(
@@ -120,44 +128,51 @@ pub(crate) fn models(
     Ok(models)
 }
 
-fn set_up(provider: &config::Provider, secrets: &SecretSnapshot) -> Result<Provider, Error> {
+fn set_up<'p>(
+    provider: &'p config::Provider,
+    secrets: &SecretSnapshot,
+) -> Result<Provider<'p>, Error> {
     Ok(match &provider.kind {
-        ProviderKind::OpenAi {
-            base_url,
-            keys,
-            timeouts,
-        } => Provider::OpenAi {
-            client: openai::client(timeouts).map_err(|source| Error::Provider {
-                provider: provider.name.clone(),
-                source,
-            })?,
-            base_url: base_url.clone(),
-            keys: Keys::new(
-                keys.iter()
-                    .map(|source| key(&provider.name, source, secrets))
-                    .collect::<Result<_, _>>()?,
-            ),
-            timeouts: *timeouts,
-        },
-        ProviderKind::Scripted { script } => Provider::Scripted(script.clone()),
+        ProviderKind::Http(settings) => {
+            let client = http::client(settings.timeouts.connect);
+            let keys = settings.keys.iter();
+            let keys: Result<Vec<Key>, Error> = keys
+                .map(|source| key(&provider.name, source, secrets))
+                .collect();
+            Provider::Http {
+                client: client.map_err(|source| Error::Provider {
+                    provider: provider.name.clone(),
+                    source,
+                })?,
+                settings,
+                keys: Keys::new(keys?),
+            }
+        }
+        ProviderKind::Scripted { script } => Provider::Scripted(script),
     })
 }
 
-fn adapter(provider: &Provider, model: &str) -> Arc<dyn Adapter> {
-    match provider {
-        Provider::OpenAi {
-            client,
-            base_url,
-            keys,
-            timeouts,
-        } => Arc::new(OpenAi::new(
-            client.clone(),
-            base_url,
-            model,
-            keys.for_model(),
-            *timeouts,
-        )),
-        Provider::Scripted(script) => Arc::new(Scripted::new(script, model)),
+impl Provider<'_> {
+    fn adapter(&self, model: &str) -> Arc<dyn Adapter> {
+        match self {
+            Self::Http {
+                client,
+                settings,
+                keys,
+            } => {
+                let wire = wire::of(settings, model);
+                Arc::new(Http::new(client.clone(), wire, keys.for_model()))
+            }
+            Self::Scripted(script) => Arc::new(Scripted::new(script, model)),
+        }
+    }
+
+    /// The bounds of one attempt; none: only the request's deadline.
+    fn timeouts(&self) -> Option<Timeouts> {
+        match self {
+            Self::Http { settings, .. } => Some(settings.timeouts),
+            Self::Scripted(_) => None,
+        }
     }
 }
 

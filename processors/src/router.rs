@@ -31,6 +31,8 @@ pub(crate) enum Class {
     Key,
     /// The request itself was refused; a twin would refuse it too.
     Refused,
+    /// It was not called: it has no way to say what is asked for. Another may have.
+    Unfit,
 }
 
 /// Whether a deployment can be called now.
@@ -42,6 +44,8 @@ pub(crate) enum Readiness {
     Rests(Duration),
     /// The provider refused every key of it.
     LockedOut,
+    /// It does not serve the operation that is asked for.
+    Unfit,
 }
 
 /// What to do next for a request.
@@ -147,7 +151,9 @@ impl Plan {
                 self.again += 1;
                 self.call(deployment, pause.min(BACK_OFF_MAX))
             }
-            Some((_, Class::Silent | Class::Key | Class::Refused)) | None => Next::GiveUp,
+            Some((_, Class::Silent | Class::Key | Class::Refused | Class::Unfit)) | None => {
+                Next::GiveUp
+            }
         }
     }
 
@@ -173,7 +179,7 @@ impl Plan {
     ) -> bool {
         match readiness(deployment) {
             Readiness::Ready => true,
-            Readiness::LockedOut => false,
+            Readiness::LockedOut | Readiness::Unfit => false,
             Readiness::Rests(rest) => {
                 self.rest = Some(self.rest.map_or(rest, |shortest| shortest.min(rest)));
                 false

@@ -327,29 +327,53 @@ impl Provider {
     /// Where its keys are.
     fn keys(&self) -> &[KeySource] {
         match &self.kind {
-            ProviderKind::OpenAi { keys, .. } => keys,
+            ProviderKind::Http(http) => &http.keys,
             ProviderKind::Scripted { .. } => &[],
         }
     }
 }
 
 /// How a provider is spoken to.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub enum ProviderKind {
-    /// `kind: openai`: any server that speaks OpenAI's API.
-    OpenAi {
-        /// Up to and with `/v1`.
-        base_url: url::Url,
-        /// Where the keys are; empty: none is sent.
-        keys: Vec<KeySource>,
-        /// Time-outs of one attempt.
-        timeouts: Timeouts,
-    },
+    /// Over HTTP.
+    Http(Http),
     /// `kind: scripted`: answers from a script.
     Scripted {
         /// Tried in order; the first whose `model` fits answers.
         script: Vec<ScriptLine>,
     },
+}
+
+/// A provider that is spoken to over HTTP.
+#[derive(Clone)]
+pub struct Http {
+    /// What it speaks.
+    pub api: Api,
+    /// What the paths of the API come after.
+    pub base_url: url::Url,
+    /// `anthropic`: the header `anthropic-version`; `azure`: the parameter `api-version`, none for the API whose base
+    /// ends in `/v1`. None where there are no versions.
+    pub api_version: Option<String>,
+    /// Where the keys are; empty: none is sent.
+    pub keys: Vec<KeySource>,
+    /// Time-outs of one attempt.
+    pub timeouts: Timeouts,
+}
+
+/// What a provider over HTTP speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Api {
+    /// `kind: openai`: OpenAI's API, as many servers have it.
+    OpenAi,
+    /// `kind: azure`: OpenAI's models on Azure.
+    Azure,
+    /// `kind: deepseek`: OpenAI's API with DeepSeek's extensions.
+    DeepSeek,
+    /// `kind: anthropic`: Anthropic's Messages API.
+    Anthropic,
+    /// `kind: gemini`: Google's Gemini API.
+    Gemini,
 }
 
 /// Where a provider key is found.
@@ -416,6 +440,31 @@ pub struct Timeouts {
     pub total: Duration,
 }
 
+/// Time-outs of one attempt that differ from the provider's; none: they do not. That of the connection is the provider's
+/// alone, since its connections serve all models.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TimeoutsOver {
+    /// As [`Timeouts::first_token`].
+    pub first_token: Option<Duration>,
+    /// As [`Timeouts::idle`].
+    pub idle: Option<Duration>,
+    /// As [`Timeouts::total`].
+    pub total: Option<Duration>,
+}
+
+impl TimeoutsOver {
+    /// The provider's time-outs with these over them.
+    #[must_use]
+    pub fn over(self, provider: Timeouts) -> Timeouts {
+        Timeouts {
+            connect: provider.connect,
+            first_token: self.first_token.unwrap_or(provider.first_token),
+            idle: self.idle.unwrap_or(provider.idle),
+            total: self.total.unwrap_or(provider.total),
+        }
+    }
+}
+
 /// One line of a scripted provider.
 #[derive(Debug, Clone)]
 pub struct ScriptLine {
@@ -440,6 +489,8 @@ pub struct Model {
     pub deployments: Vec<Deployment>,
     /// Most attempts of one request. Default 3.
     pub attempts_max: u32,
+    /// In place of the providers'.
+    pub timeouts: TimeoutsOver,
 }
 
 /// One of a model's deployments.
@@ -490,22 +541,14 @@ impl fmt::Debug for Objects {
     }
 }
 
-impl fmt::Debug for ProviderKind {
+impl fmt::Debug for Http {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::OpenAi {
-                base_url,
-                keys,
-                timeouts,
-            } => f
-                .debug_struct("OpenAi")
-                .field("base_url", &print::without_secrets(base_url))
-                .field("keys", keys)
-                .field("timeouts", timeouts)
-                .finish(),
-            Self::Scripted { script } => {
-                f.debug_struct("Scripted").field("script", script).finish()
-            }
-        }
+        f.debug_struct("Http")
+            .field("api", &self.api)
+            .field("base_url", &print::without_secrets(&self.base_url))
+            .field("api_version", &self.api_version)
+            .field("keys", &self.keys)
+            .field("timeouts", &self.timeouts)
+            .finish()
     }
 }

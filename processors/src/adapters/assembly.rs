@@ -1,168 +1,220 @@
-//! The answer of one attempt as it grows.
+//! The answer of one attempt as it grows: what came, and how the client sees it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use schemas::dialect::Identity;
-use schemas::dialect::openai::{self, Answer, Assembler, ChatRequest};
-use schemas::event::{Chunk, ErrorBody, Usage};
+use schemas::dialect::openai::{self, Assembler};
+use schemas::event::{Channel, Chunk, ErrorBody, Piece, Usage};
+use schemas::fold::Text;
+use schemas::model::Said;
 use schemas::request::Request;
+
+use super::operation::Operation;
+use super::rendering::{self, Rendering};
+use super::wire::Whole;
 
 /// What came so far, and how to show it to the client.
 #[derive(Debug)]
 pub(crate) struct Assembly {
-    assembler: Assembler,
-    identity: Identity,
-    include_usage: bool,
-    prompt_bytes: usize,
-    /// The model that the provider says it is, by its first word on it.
-    model: Option<String>,
-    /// Usage of an answer of our own making.
-    own_usage: Option<Usage>,
-    usage_shown: bool,
-    /// Bytes of text of a whole answer.
-    written_bytes: usize,
+    came: Came,
+    rendering: Box<dyn Rendering>,
 }
 
-/// What one event of a provider adds.
+/// What came so far, whatever the dialects.
 #[derive(Debug)]
-pub(crate) struct Added {
-    /// For the client; none when it is not for it.
-    pub(crate) chunk: Option<Chunk>,
-    /// Whether the model wrote something.
-    pub(crate) token: bool,
+pub(crate) struct Came {
+    /// What names the answer.
+    pub(crate) identity: Identity,
+    /// Text, finish reasons, and what of OpenAI's dialect stands beside them.
+    pub(crate) assembler: Assembler,
+    /// Usage as reported outside of a chunk of OpenAI's dialect.
+    pub(crate) usage: Option<Usage>,
+    /// Bytes of text of a whole answer.
+    pub(crate) written_bytes: usize,
+    /// The model that the provider says it is, by its first word on it.
+    model: Option<String>,
+    /// The model that was called.
+    deployed: Arc<str>,
+    prompt_bytes: usize,
+    /// For the client, and not yet taken.
+    chunks: VecDeque<Chunk>,
+}
+
+impl Came {
+    /// Learns which model answers. The first event tells: all chunks name one model.
+    pub(crate) fn learn_model(&mut self, said: Option<String>) {
+        if self.model.is_none() {
+            let said = said.filter(|model| !model.is_empty());
+            self.model = Some(said.unwrap_or_else(|| self.deployed.to_string()));
+        }
+    }
+
+    /// The model that answers.
+    pub(crate) fn model(&self) -> &str {
+        self.model.as_deref().unwrap_or(&self.deployed)
+    }
+
+    /// Learns what `said` tells beside its pieces.
+    pub(crate) fn learn(&mut self, said: &mut Said) {
+        self.learn_model(said.model.take());
+        if said.usage.is_some() {
+            self.usage = said.usage;
+        }
+    }
+
+    /// Keeps what was said.
+    pub(crate) fn push(&mut self, pieces: Vec<Piece>) {
+        let raw = Bytes::new();
+        self.assembler.push_pieces(&Chunk { pieces, raw });
+    }
+
+    /// The text and usage of a whole answer.
+    ///
+    /// # Errors
+    /// When it is no text, which is a fault of ours.
+    pub(crate) fn text(&mut self, whole: Whole) -> Result<(Text, Usage), ErrorBody> {
+        let Whole::Text(answer) = whole else {
+            return Err(ErrorBody::internal());
+        };
+        self.learn_model(answer.model);
+        self.written_bytes = answer.text.written_bytes();
+        let usage = answer.usage.unwrap_or_else(|| self.estimate());
+        self.usage = Some(usage);
+        Ok((answer.text, usage))
+    }
+
+    /// Usage by the length of what was asked and of what came.
+    pub(crate) fn estimate(&self) -> Usage {
+        let written = self.assembler.text().written_bytes();
+        openai::estimate_usage(self.prompt_bytes, written.max(self.written_bytes))
+    }
+
+    /// Puts a chunk up for the client.
+    pub(crate) fn show(&mut self, chunk: Chunk) {
+        self.chunks.push_back(chunk);
+    }
 }
 
 impl Assembly {
     /// Nothing yet of the answer to `request`.
     pub(crate) fn new(request: &Request) -> Self {
         Self {
-            assembler: Assembler::default(),
-            identity: Identity::new(request.endpoint, request.id, request.accepted_at),
-            include_usage: false,
-            prompt_bytes: 0,
-            model: None,
-            own_usage: None,
-            usage_shown: false,
-            written_bytes: 0,
+            came: Came {
+                identity: Identity::new(request.endpoint, request.id, request.accepted_at),
+                assembler: Assembler::default(),
+                usage: None,
+                written_bytes: 0,
+                model: None,
+                deployed: "".into(),
+                prompt_bytes: 0,
+                chunks: VecDeque::new(),
+            },
+            // Nothing comes before `begin`.
+            rendering: rendering::of_nothing(),
         }
     }
 
-    /// Learns what was asked for.
-    pub(crate) fn ask(&mut self, chat: &ChatRequest<'_>) {
-        self.include_usage = chat.include_usage;
-        self.prompt_bytes = chat.prompt_bytes;
+    /// Another attempt begins, at a deployment of `model`: forgets what came.
+    pub(crate) fn begin(&mut self, operation: &Operation<'_>, body: &Bytes, model: &Arc<str>) {
+        let came = &mut self.came;
+        came.assembler.clear();
+        came.usage = None;
+        came.written_bytes = 0;
+        came.model = None;
+        came.deployed = Arc::clone(model);
+        came.prompt_bytes = operation.prompt_bytes();
+        came.chunks.clear();
+        self.rendering = rendering::of(operation, body);
     }
 
-    /// Forgets what came: another attempt begins.
-    pub(crate) fn clear(&mut self) {
-        self.assembler.clear();
-        self.model = None;
-        self.own_usage = None;
-        self.usage_shown = false;
+    /// Takes in the data of an event from a provider that speaks the client's dialect; what the client sees of it are the next
+    /// [`Assembly::chunk`]s. True: it says that nothing more comes.
+    ///
+    /// # Errors
+    /// As [`Rendering::event`].
+    pub(crate) fn event(&mut self, data: &Bytes) -> Result<bool, ErrorBody> {
+        self.rendering.event(data, &mut self.came)
     }
 
-    /// Takes in the data of an event of a stream in OpenAI's dialect; `deployed` names the
-    /// model where the provider does not.
-    pub(crate) fn event(&mut self, data: &[u8], deployed: &str) -> Result<Added, ErrorBody> {
-        let mut chunk = openai::read_chunk(data)?;
-        let said = chunk.model.take().filter(|model| !model.is_empty());
-        let model = self
-            .model
-            .get_or_insert_with(|| said.unwrap_or_else(|| deployed.to_owned()));
-        self.assembler.push(&chunk);
-        let raw = openai::render_chunk(&chunk, &self.identity, model, self.include_usage);
-        self.usage_shown |= chunk.usage.is_some() && self.include_usage;
-        let token = chunk.is_token();
-        let pieces = chunk.pieces;
-        Ok(Added {
-            chunk: raw.map(|raw| Chunk { pieces, raw }),
-            token,
-        })
+    /// Takes in a whole answer from a provider that speaks the client's dialect, and gives it as the client reads it.
+    ///
+    /// # Errors
+    /// As [`Rendering::whole`].
+    pub(crate) fn whole(&mut self, body: &Bytes) -> Result<Bytes, ErrorBody> {
+        self.rendering.whole(body, &mut self.came)
     }
 
-    /// Takes in a whole answer in OpenAI's dialect.
-    pub(crate) fn answer(&mut self, body: &[u8], deployed: &str) -> Result<Answer, ErrorBody> {
-        let model = openai_model(body);
-        let model = self
-            .model
-            .insert(model.unwrap_or_else(|| deployed.to_owned()));
-        let answer = openai::render_answer(body, &self.identity, model)?;
-        self.written_bytes = answer.text.written_bytes();
-        Ok(answer)
+    /// Takes in what an event from a provider of another dialect says; chunks as after [`Assembly::event`]. True: nothing more
+    /// comes.
+    pub(crate) fn said(&mut self, said: Said) -> bool {
+        let is_end = said.is_end;
+        self.rendering.said(said, &mut self.came);
+        is_end
     }
 
-    /// Takes in a chunk of our own making.
-    pub(crate) fn own(&mut self, chunk: &Chunk, deployed: &str) {
-        self.model.get_or_insert_with(|| deployed.to_owned());
-        self.assembler.push_pieces(chunk);
+    /// Takes in a whole answer from a provider of another dialect, and gives it as the client reads it.
+    ///
+    /// # Errors
+    /// As [`Rendering::told`].
+    pub(crate) fn told(&mut self, whole: Whole) -> Result<Bytes, ErrorBody> {
+        self.rendering.told(whole, &mut self.came)
     }
 
-    /// Takes in the usage of an answer of our own making.
-    pub(crate) fn report(&mut self, usage: Usage) {
-        self.own_usage = Some(usage);
+    /// The next chunk for the client, and whether the model wrote something with it.
+    pub(crate) fn chunk(&mut self) -> Option<(Chunk, bool)> {
+        let chunk = self.came.chunks.pop_front()?;
+        let token = is_token(&chunk);
+        Some((chunk, token))
     }
 
-    /// What names the answer.
-    pub(crate) fn identity(&self) -> &Identity {
-        &self.identity
-    }
-
-    /// Whether the client wants usage in its stream.
-    pub(crate) fn include_usage(&self) -> bool {
-        self.include_usage
+    /// The stream ended properly: what is still due for the client are the next [`Assembly::chunk`]s.
+    pub(crate) fn finish(&mut self, usage: &Usage) {
+        self.rendering.finish(usage, &mut self.came);
     }
 
     /// Whether every choice that began has ended.
     pub(crate) fn is_finished(&self) -> bool {
-        self.assembler.is_finished()
+        self.came.assembler.is_finished()
     }
 
-    /// Whether anything was written or ended.
+    /// Whether nothing was written or ended.
     pub(crate) fn is_empty(&self) -> bool {
-        self.assembler.text().is_empty()
+        self.came.assembler.text().is_empty()
     }
 
-    /// Usage as reported, else estimated and marked so.
+    /// Usage of the answer, which is whole: as reported, else estimated and marked so.
+    pub(crate) fn whole_usage(&self) -> Usage {
+        self.reported().unwrap_or_else(|| self.came.estimate())
+    }
+
+    /// Usage of what came of an answer that broke off: estimated and marked so, and no less than reported. What a provider tells
+    /// while it writes lags behind its text.
     pub(crate) fn usage(&self) -> Usage {
-        self.own_usage
-            .or(self.assembler.usage())
-            .unwrap_or_else(|| {
-                let written = self
-                    .assembler
-                    .text()
-                    .written_bytes()
-                    .max(self.written_bytes);
-                openai::estimate_usage(self.prompt_bytes, written)
-            })
+        let estimate = self.came.estimate();
+        match self.reported() {
+            None => estimate,
+            Some(reported) => Usage {
+                completion_tokens: reported.completion_tokens.max(estimate.completion_tokens),
+                estimated: true,
+                ..reported
+            },
+        }
     }
 
-    /// The chunk that tells the usage, for a client that asked and a provider that did not say.
-    pub(crate) fn usage_chunk(&mut self, usage: &Usage) -> Option<Chunk> {
-        if !self.include_usage || self.usage_shown {
-            return None;
-        }
-        self.usage_shown = true;
-        let model = self.model.as_deref().unwrap_or_default();
-        Some(openai::usage_chunk(&self.identity, model, usage))
+    fn reported(&self) -> Option<Usage> {
+        self.came.usage.or(self.came.assembler.usage())
     }
 
     /// The answer so far as a client reads it that did not ask for a stream.
     pub(crate) fn completion(&self, usage: &Usage) -> Bytes {
-        let model = self.model.as_deref().unwrap_or_default();
-        self.assembler
-            .completion(&self.identity, model, Some(usage))
+        self.rendering.so_far(usage, &self.came)
     }
 }
 
-/// The model that a whole answer names.
-fn openai_model(body: &[u8]) -> Option<String> {
-    #[derive(serde::Deserialize)]
-    struct Named<'a> {
-        #[serde(borrow)]
-        model: Option<std::borrow::Cow<'a, str>>,
-    }
-    let named: Named<'_> = serde_json::from_slice(body).ok()?;
-    named
-        .model
-        .filter(|model| !model.is_empty())
-        .map(Into::into)
+/// A chunk with only a role, a finish reason, usage or empty text is not a token.
+fn is_token(chunk: &Chunk) -> bool {
+    let mut pieces = chunk.pieces.iter();
+    pieces.any(|piece| piece.channel != Channel::Finish && !piece.text.is_empty())
 }

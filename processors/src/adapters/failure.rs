@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use http::HeaderMap;
 use http::header::RETRY_AFTER;
-use schemas::dialect::openai;
 use schemas::event::ErrorBody;
 use schemas::time::Timestamp;
 
@@ -16,6 +15,8 @@ const REST: Duration = Duration::from_secs(5);
 const REST_MAX: Duration = Duration::from_secs(10 * 60);
 /// Status that some providers use for "overloaded" or "rate limit".
 const RATE_LIMITED: u16 = 429;
+/// Status of an account without credit.
+const NO_MONEY: u16 = 402;
 
 /// A call that failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,27 +63,42 @@ impl Failure {
 
     /// The key is not there any more, so nothing was sent: as if the provider had refused it.
     pub(crate) fn keyless() -> Self {
-        Self::status(401, b"")
+        Self::status(401, ErrorBody::upstream_credentials())
     }
 
-    /// The provider answered with `status` and `body`.
-    pub(crate) fn status(status: u16, body: &[u8]) -> Self {
+    /// The request cannot be said to this deployment; the call was not made.
+    pub(crate) fn unfit(error: ErrorBody) -> Self {
+        Self {
+            class: Class::Unfit,
+            error,
+        }
+    }
+
+    /// The provider answered with `status`, which says `error`.
+    pub(crate) fn status(status: u16, error: ErrorBody) -> Self {
         if (300..400).contains(&status) {
             return Self::passing(format!(
                 "the provider redirects (status {status}), which is not followed: correct its base URL"
             ));
         }
-        Self {
-            class: class_of(status),
-            error: openai::read_error(status, body),
-        }
+        // A key that an account has no money for is as good as none; that is not the caller's account.
+        let error = if status == NO_MONEY {
+            ErrorBody::upstream_credentials()
+        } else {
+            error
+        };
+        let class = if is_credentials(&error) {
+            Class::Key
+        } else {
+            class_of(status)
+        };
+        Self { class, error }
     }
 
     /// The provider reported `error` in place of an answer or within a stream.
     pub(crate) fn reported(error: ErrorBody) -> Self {
-        let credentials = error.code.as_deref() == Some("upstream_credentials");
         let class = match u16::try_from(error.status) {
-            Ok(_) if credentials => Class::Key,
+            Ok(_) if is_credentials(&error) => Class::Key,
             Ok(status) => class_of(status),
             Err(_) => Class::Passing,
         };
@@ -106,17 +122,28 @@ impl Failure {
             return None;
         }
         if self.error.status == i32::from(RATE_LIMITED) {
-            let told = headers.and_then(retry_after);
+            let told = headers.and_then(retry_after).or(self.told_rest());
             Some(KeyFault::Rests(told.unwrap_or(REST).min(REST_MAX)))
         } else {
             Some(KeyFault::LockedOut)
         }
     }
+
+    /// The rest that the body of the answer asks for.
+    fn told_rest(&self) -> Option<Duration> {
+        let millis = self.error.retry_after_millis?;
+        Some(Duration::from_millis(u64::try_from(millis).ok()?))
+    }
+}
+
+/// Whether the provider refused our key, with whatever status.
+fn is_credentials(error: &ErrorBody) -> bool {
+    error.code.as_deref() == Some("upstream_credentials")
 }
 
 fn class_of(status: u16) -> Class {
     match status {
-        401 | 403 | RATE_LIMITED => Class::Key,
+        401 | NO_MONEY | 403 | RATE_LIMITED => Class::Key,
         408 => Class::Passing,
         400..500 => Class::Refused,
         _ => Class::Passing,
@@ -165,25 +192,31 @@ fn http_date(text: &str) -> Option<Timestamp> {
 
 #[cfg(test)]
 mod tests {
+    use schemas::dialect::openai;
+
     use super::*;
+
+    fn status_of(status: u16, body: &str) -> Failure {
+        Failure::status(status, openai::read_error(status, body.as_bytes()))
+    }
 
     #[test]
     fn statuses_mean_what_the_table_of_failures_says() {
-        let class = |status| Failure::status(status, b"").class;
+        let class = |status| status_of(status, "").class;
         for status in [500, 502, 503, 504, 529, 301, 302, 307, 408, 204, 100] {
             assert_eq!(class(status), Class::Passing, "{status}");
         }
         for status in [400, 404, 413, 422, 451] {
             assert_eq!(class(status), Class::Refused, "{status}");
         }
-        for status in [401, 403, 429] {
+        for status in [401, 402, 403, 429] {
             assert_eq!(class(status), Class::Key, "{status}");
         }
     }
 
     #[test]
     fn a_refused_key_is_locked_out_and_never_shown_as_the_callers() {
-        let failure = Failure::status(401, br#"{"error":{"message":"bad key sk-abcdefgh12345"}}"#);
+        let failure = status_of(401, r#"{"error":{"message":"bad key sk-abcdefgh12345"}}"#);
         assert_eq!(failure.error.status, 502);
         assert_eq!(failure.error.code.as_deref(), Some("upstream_credentials"));
         assert_eq!(failure.key_fault(None), Some(KeyFault::LockedOut));
@@ -192,8 +225,31 @@ mod tests {
     }
 
     #[test]
+    fn an_account_without_credit_is_not_the_callers_fault() {
+        let failure = status_of(402, r#"{"error":{"message":"Insufficient Balance"}}"#);
+        assert_eq!(failure.error, ErrorBody::upstream_credentials());
+        assert_eq!(failure.key_fault(None), Some(KeyFault::LockedOut));
+    }
+
+    #[test]
+    fn a_refusal_of_the_key_by_another_status_is_one_too() {
+        let failure = Failure::status(400, ErrorBody::upstream_credentials());
+        assert_eq!(failure.class, Class::Key);
+    }
+
+    #[test]
+    fn a_rest_that_only_the_body_tells_is_kept() {
+        let mut failure = status_of(429, "");
+        failure.error.retry_after_millis = Some(34_000);
+        assert_eq!(
+            failure.key_fault(Some(&HeaderMap::new())),
+            Some(KeyFault::Rests(Duration::from_secs(34)))
+        );
+    }
+
+    #[test]
     fn a_rate_limit_rests_as_long_as_the_provider_says() {
-        let failure = Failure::status(429, b"");
+        let failure = status_of(429, "");
         let rest = |name: &'static str, value: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(name, value.parse().unwrap());

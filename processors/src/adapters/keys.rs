@@ -37,7 +37,9 @@ enum Source {
 #[derive(Clone)]
 pub(crate) struct Credential {
     /// `Bearer …`, marked sensitive.
-    pub(crate) authorization: HeaderValue,
+    pub(crate) bearer: HeaderValue,
+    /// The key as it is, marked sensitive.
+    pub(crate) plain: HeaderValue,
     /// The key itself, to strike it out of messages.
     secret: Arc<str>,
     version: i64,
@@ -95,12 +97,19 @@ impl Key {
 }
 
 impl Credential {
-    fn new(secret: &str, version: i64) -> Result<Self, Unsendable> {
-        let mut authorization =
-            HeaderValue::try_from(format!("Bearer {secret}")).map_err(|_| Unsendable)?;
-        authorization.set_sensitive(true);
+    /// `secret` as it is of one `version`.
+    ///
+    /// # Errors
+    /// [`Unsendable`].
+    pub(super) fn new(secret: &str, version: i64) -> Result<Self, Unsendable> {
+        let sensitive = |text: &str| {
+            let mut value = HeaderValue::try_from(text).map_err(|_| Unsendable)?;
+            value.set_sensitive(true);
+            Ok(value)
+        };
         Ok(Self {
-            authorization,
+            bearer: sensitive(&format!("Bearer {secret}"))?,
+            plain: sensitive(secret)?,
             secret: secret.into(),
             version,
         })
@@ -376,7 +385,7 @@ mod tests {
         let now = Instant::now();
         let sent = || {
             let credential = keys.choose(now).credential?;
-            Some(credential.authorization.to_str().unwrap().to_owned())
+            Some(credential.bearer.to_str().unwrap().to_owned())
         };
         let first = keys.choose(now);
         assert_eq!(sent().as_deref(), Some("Bearer first-hunter2"));

@@ -1,34 +1,42 @@
 //! How providers are spoken to: one trait, a call that is polled for what came.
+//!
+//! Providers over HTTP share one call ([`http`]); what differs between them is a [`wire`]. What came is shown to the
+//! client by its [`rendering`], whatever the provider speaks.
 
 pub(crate) mod assembly;
 pub(crate) mod failure;
+pub(crate) mod http;
 pub(crate) mod keys;
-pub(crate) mod openai;
+pub(crate) mod operation;
+pub(crate) mod rendering;
 pub(crate) mod scripted;
 pub(crate) mod sse;
+pub(crate) mod told;
+pub(crate) mod wire;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use ::http::HeaderValue;
 use bytes::Bytes;
-use http::HeaderValue;
-use runtime::config::Timeouts;
-use schemas::dialect::openai::ChatRequest;
-use schemas::event::{Chunk, Usage};
+use schemas::event::Chunk;
 use schemas::id::RequestId;
+use schemas::request::Endpoint;
 use tokio::time::Instant;
 
 use crate::router::Readiness;
 use assembly::Assembly;
 use failure::Failure;
+use operation::Operation;
 
 /// A deployment: one model at one provider.
 pub(crate) trait Adapter: std::fmt::Debug + Send + Sync {
+    /// Whether it can be asked for this at all.
+    fn serves(&self, endpoint: Endpoint) -> bool;
+
     /// Whether it can be called at `now`.
     fn readiness(&self, now: Instant) -> Readiness;
-
-    /// The bounds of one attempt; none: only the request's deadline.
-    fn timeouts(&self) -> Option<Timeouts>;
 
     /// Begins a call; nothing happens until it is polled, and dropping it ends it.
     fn call(&self, ask: &Ask<'_>) -> Box<dyn Calling>;
@@ -44,7 +52,9 @@ pub(crate) struct Ask<'a> {
     /// The client's body.
     pub(crate) body: &'a Bytes,
     /// The client's body as validated.
-    pub(crate) chat: &'a ChatRequest<'a>,
+    pub(crate) operation: &'a Operation<'a>,
+    /// Further attributes of the request.
+    pub(crate) attributes: &'a BTreeMap<String, String>,
 }
 
 /// A call in progress.
@@ -90,8 +100,6 @@ pub(crate) enum Step {
     Answer {
         /// In the client's rendering.
         body: Bytes,
-        /// As reported.
-        usage: Option<Usage>,
     },
     /// The stream ended properly.
     End,

@@ -6,7 +6,7 @@ use schemas::event::Event;
 use schemas::fold::End;
 use schemas::request::OnTakeover;
 
-use crate::rig::{Rig, request, settings};
+use crate::rig::{self, Rig, request, settings};
 use crate::upstream::{Act, Upstream, answer, done, finish, stream_head, token};
 
 /// Hangs in the first call, answers the others.
@@ -28,9 +28,7 @@ async fn a_killed_run_is_taken_over_by_the_next_process_and_only_that() {
     let mut held = hangs_once().await;
     let mut both = settings(&[&held.url, &quick.url]);
     both.models[0].deployments.truncate(1);
-    if let runtime::config::ProviderKind::OpenAi { timeouts, .. } = &mut both.providers[0].kind {
-        timeouts.idle = Duration::from_secs(30);
-    }
+    rig::timeouts(&mut both).idle = Duration::from_secs(30);
     let mut other = both.models[0].clone();
     other.name = "quick".into();
     other.deployments[0].provider = "p1".into();
@@ -128,10 +126,7 @@ async fn a_drain_finishes_what_fits_and_gives_back_the_rest() {
     .await;
     let mut settings = settings(&[&upstream.url]);
     settings.grace = Duration::from_millis(800);
-    if let runtime::config::ProviderKind::OpenAi { timeouts, .. } = &mut settings.providers[0].kind
-    {
-        timeouts.idle = Duration::from_secs(30);
-    }
+    rig::timeouts(&mut settings).idle = Duration::from_secs(30);
     let processors = rig.start(settings.clone());
     let slow = rig.submit(&request(true)).await;
     upstream.call().await;
@@ -159,10 +154,7 @@ async fn a_stop_that_began_elsewhere_leaves_only_what_is_left_of_its_grace_perio
     let mut upstream = Upstream::start(|_| vec![stream_head(), token("lost"), Act::Hang]).await;
     let mut settings = settings(&[&upstream.url]);
     settings.grace = Duration::from_secs(60);
-    if let runtime::config::ProviderKind::OpenAi { timeouts, .. } = &mut settings.providers[0].kind
-    {
-        timeouts.idle = Duration::from_secs(30);
-    }
+    rig::timeouts(&mut settings).idle = Duration::from_secs(30);
     let deadline = settings.deadline.clone();
     let processors = rig.start(settings);
     let slow = rig.submit(&request(true)).await;

@@ -106,10 +106,7 @@ async fn a_silent_deployment_gets_no_second_try() {
     let silent = Upstream::start(|_| vec![Act::Hang]).await;
     let rig = Rig::new().await;
     let mut settings = settings(&[&silent.url]);
-    if let runtime::config::ProviderKind::OpenAi { timeouts, .. } = &mut settings.providers[0].kind
-    {
-        timeouts.total = Duration::from_millis(200);
-    }
+    rig::timeouts(&mut settings).total = Duration::from_millis(200);
     let _processors = rig.start(settings);
     let answer = rig.answer(rig.submit(&request(false)).await).await;
     assert_eq!(answer.code(), "upstream_timeout");

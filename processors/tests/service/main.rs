@@ -8,6 +8,7 @@
 
 mod adopt;
 mod calls;
+mod providers;
 mod rig;
 mod secrets;
 mod streams;

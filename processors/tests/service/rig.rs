@@ -7,7 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use processors::{Parts, Settings};
 use runtime::codec::{self, Codec};
-use runtime::config::{self, Deployment, KeySource, Model, Provider, ProviderKind, Timeouts};
+use runtime::config::{
+    self, Api, Deployment, Http, KeySource, Model, Provider, ProviderKind, Timeouts, TimeoutsOver,
+};
 use runtime::log::{self, Durability, Log, Place, Record};
 use runtime::objects::Objects;
 use runtime::store::Store;
@@ -398,14 +400,16 @@ pub(crate) fn settings(urls: &[&str]) -> Settings {
     };
     let providers = urls.iter().enumerate().map(|(index, url)| Provider {
         name: format!("p{index}"),
-        kind: ProviderKind::OpenAi {
+        kind: ProviderKind::Http(Http {
+            api: Api::OpenAi,
             base_url: url.parse().unwrap(),
+            api_version: None,
             keys: vec![KeySource::Env {
                 name: format!("KEY_{index}"),
                 value: Some(SecretString::from(KEY.to_owned())),
             }],
             timeouts,
-        },
+        }),
     });
     let deployments = (0..urls.len()).map(|index| Deployment {
         provider: format!("p{index}"),
@@ -424,6 +428,7 @@ pub(crate) fn settings(urls: &[&str]) -> Settings {
             name: "m".into(),
             deployments: deployments.collect(),
             attempts_max: 3,
+            timeouts: TimeoutsOver::default(),
         }],
         config_version: "v1".into(),
         grace: Duration::from_secs(5),
@@ -457,4 +462,48 @@ pub(crate) fn request(stream: bool) -> Request {
         body: Body::Inline(Bytes::from(body.to_string())),
         attributes: BTreeMap::new(),
     }
+}
+
+/// A request for model `m` by another operation.
+pub(crate) fn asks(endpoint: Endpoint, mut body: serde_json::Value) -> Request {
+    let stream = body["stream"] == true;
+    body["model"] = "m".into();
+    Request {
+        endpoint,
+        dialect: match endpoint {
+            Endpoint::Messages | Endpoint::CountTokens => Dialect::Anthropic,
+            _ => Dialect::OpenAi,
+        },
+        body: Body::Inline(Bytes::from(body.to_string())),
+        ..request(stream)
+    }
+}
+
+/// The provider of number `index` speaks `api`.
+pub(crate) fn speaks(settings: &mut Settings, index: usize, api: Api) {
+    let ProviderKind::Http(http) = &mut settings.providers[index].kind else {
+        panic!("another kind");
+    };
+    http.api = api;
+    http.api_version = match api {
+        Api::Anthropic => Some("2023-06-01".into()),
+        Api::Azure => Some("2024-10-21".into()),
+        Api::OpenAi | Api::DeepSeek | Api::Gemini => None,
+    };
+    if let Api::Azure = api {
+        http.base_url.set_path("");
+    }
+}
+
+/// The first provider, which is called over HTTP.
+pub(crate) fn http(settings: &mut Settings) -> &mut Http {
+    match &mut settings.providers[0].kind {
+        ProviderKind::Http(http) => http,
+        ProviderKind::Scripted { .. } => panic!("another kind"),
+    }
+}
+
+/// The first provider's time-outs.
+pub(crate) fn timeouts(settings: &mut Settings) -> &mut Timeouts {
+    &mut http(settings).timeouts
 }

@@ -16,8 +16,8 @@ use crate::upstream::{Upstream, answer};
 fn sealed(url: &str) -> processors::Settings {
     let mut settings = settings(&[url]);
     for provider in &mut settings.providers {
-        if let ProviderKind::OpenAi { keys, .. } = &mut provider.kind {
-            *keys = vec![KeySource::Secret("openai-2".parse().unwrap())];
+        if let ProviderKind::Http(http) = &mut provider.kind {
+            http.keys = vec![KeySource::Secret("openai-2".parse().unwrap())];
         }
     }
     settings

@@ -178,10 +178,10 @@ fn split_role(config: &Config, role: Role, notes: &Notes) {
 
 fn provider_keys(config: &Config, notes: &Notes) {
     for (index, provider) in config.providers.iter().enumerate() {
-        let ProviderKind::OpenAi { keys, .. } = &provider.kind else {
+        let ProviderKind::Http(http) = &provider.kind else {
             continue;
         };
-        for (place, source) in keys.iter().enumerate() {
+        for (place, source) in http.keys.iter().enumerate() {
             let Err(error) = source.secret() else {
                 continue;
             };

@@ -9,8 +9,8 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use sha2::{Digest, Sha256};
 use url::Url;
 
-use super::resolve::{BODIES, LOG_FORMATS, TAKEOVERS};
-use super::{Config, Deployment, KeySource, Log, Model, Provider, ProviderKind, ScriptLine};
+use super::resolve::{BODIES, KINDS, LOG_FORMATS, TAKEOVERS};
+use super::{Config, Deployment, Http, KeySource, Log, Model, Provider, ProviderKind, ScriptLine};
 
 /// What stands for a secret.
 const HIDDEN: &str = "***";
@@ -293,24 +293,32 @@ fn log(log: &Log) -> Node {
 fn provider(provider: &Provider) -> Node {
     let mut entries = vec![("name".to_owned(), text(&provider.name))];
     let kind = match &provider.kind {
-        ProviderKind::OpenAi {
-            base_url,
-            keys,
-            timeouts,
-        } => map([
-            ("kind", text("openai")),
-            ("base_url", url(base_url)),
-            ("keys", list(keys, key_source)),
-            (
-                "timeouts",
+        ProviderKind::Http(http) => {
+            let Http {
+                api,
+                base_url,
+                api_version,
+                keys,
+                timeouts,
+            } = http;
+            let mut entries = vec![
+                ("kind".to_owned(), word(Some(*api), &KINDS)),
+                ("base_url".to_owned(), url(base_url)),
+            ];
+            let version = api_version.iter();
+            entries.extend(version.map(|version| ("api_version".to_owned(), text(version))));
+            entries.push(("keys".to_owned(), list(keys, key_source)));
+            entries.push((
+                "timeouts".to_owned(),
                 map([
                     ("connect", duration(timeouts.connect)),
                     ("first_token", duration(timeouts.first_token)),
                     ("idle", duration(timeouts.idle)),
                     ("total", duration(timeouts.total)),
                 ]),
-            ),
-        ]),
+            ));
+            Node::Map(entries)
+        }
         ProviderKind::Scripted { script } => map([
             ("kind", text("scripted")),
             ("script", list(script, script_line)),
@@ -342,9 +350,18 @@ fn script_line(line: &ScriptLine) -> Node {
 }
 
 fn model(model: &Model) -> Node {
+    let timeouts = model.timeouts;
     map([
         ("name", text(&model.name)),
         ("attempts_max", number(model.attempts_max)),
+        (
+            "timeouts",
+            map([
+                ("first_token", optional(timeouts.first_token, duration)),
+                ("idle", optional(timeouts.idle, duration)),
+                ("total", optional(timeouts.total, duration)),
+            ]),
+        ),
         ("deployments", list(&model.deployments, deployment)),
     ])
 }

@@ -191,7 +191,12 @@ impl<'a> Section<'a> {
 
     /// A time longer than zero.
     pub(super) fn duration(&mut self, name: &'static str, default: Duration) -> Duration {
-        let duration = self.or(name, default);
+        self.some_duration(name).unwrap_or(default)
+    }
+
+    /// As [`Section::duration`], without default.
+    pub(super) fn some_duration(&mut self, name: &'static str) -> Option<Duration> {
+        let duration: Duration = self.optional(name)?;
         if duration.is_zero() {
             self.fault(
                 name,
@@ -199,7 +204,7 @@ impl<'a> Section<'a> {
                 "write for example 30s",
             );
         }
-        duration
+        Some(duration)
     }
 
     /// A size above zero.

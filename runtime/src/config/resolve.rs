@@ -15,12 +15,16 @@ use url::Url;
 use super::reader::{Notes, Section};
 use super::source::Variables;
 use super::{
-    Bodies, Config, Deployment, Fault, KeySource, Log, LogFormat, Model, Objects, Processors,
-    Provider, ProviderKind, Replies, Results, Role, SchemaRegistry, ScriptLine, Secrets, Server,
-    Shutdown, Store, Telemetry, Timeouts, check,
+    Api, Bodies, Config, Deployment, Fault, Http, KeySource, Log, LogFormat, Model, Objects,
+    Processors, Provider, ProviderKind, Replies, Results, Role, SchemaRegistry, ScriptLine,
+    Secrets, Server, Shutdown, Store, Telemetry, Timeouts, TimeoutsOver, check,
 };
 use crate::secrets::SecretName;
 
+/// The version that all SDKs send (<https://docs.anthropic.com/en/api/versioning>).
+const ANTHROPIC_VERSION: &str = "2023-06-01";
+/// The newest that is no preview (<https://learn.microsoft.com/azure/ai-services/openai/api-version-deprecation>).
+const AZURE_VERSION: &str = "2024-10-21";
 const COUNT_MAX: i64 = 1_000_000_000;
 /// Partitions travel in request ids as 16 bits; Kafka is unwell long before.
 const PARTITIONS_MAX: i64 = 10_000;
@@ -328,11 +332,15 @@ fn objects(mut section: Section<'_>, variables: &Variables) -> Objects {
     Objects { url, shared, aws }
 }
 
-#[derive(Clone, Copy)]
-enum Kind {
-    OpenAi,
-    Scripted,
-}
+/// None: `scripted`.
+pub(super) const KINDS: [(&str, Option<Api>); 6] = [
+    ("openai", Some(Api::OpenAi)),
+    ("azure", Some(Api::Azure)),
+    ("deepseek", Some(Api::DeepSeek)),
+    ("anthropic", Some(Api::Anthropic)),
+    ("gemini", Some(Api::Gemini)),
+    ("scripted", None),
+];
 
 fn provider(mut section: Section<'_>, variables: &Variables) -> Provider {
     let name: String = section.required("name").unwrap_or_default();
@@ -344,15 +352,14 @@ fn provider(mut section: Section<'_>, variables: &Variables) -> Provider {
             "choose a name without",
         );
     }
-    let kinds = [("openai", Kind::OpenAi), ("scripted", Kind::Scripted)];
-    let kind = match section.required_word("kind", &kinds) {
-        Some(Kind::OpenAi) => {
+    let kind = match section.required_word("kind", &KINDS) {
+        Some(Some(api)) => {
             section.only_with("script", "kind: scripted");
-            openai(&mut section, variables)
+            http(&mut section, api, variables)
         }
-        Some(Kind::Scripted) => {
-            for name in ["base_url", "keys", "timeouts"] {
-                section.only_with(name, "kind: openai");
+        Some(None) => {
+            for name in ["base_url", "api_version", "keys", "timeouts"] {
+                section.only_with(name, "a kind that is called over HTTP");
             }
             let lines = section.list("script");
             let script = lines.into_iter().map(script_line).collect();
@@ -367,11 +374,49 @@ fn provider(mut section: Section<'_>, variables: &Variables) -> Provider {
     Provider { name, kind }
 }
 
-fn openai(section: &mut Section<'_>, variables: &Variables) -> ProviderKind {
+/// Where the provider itself serves its API, for those that have one place for all.
+fn public_url(api: Api) -> Option<&'static str> {
+    match api {
+        Api::OpenAi => Some("https://api.openai.com/v1"),
+        Api::Azure => None,
+        Api::DeepSeek => Some("https://api.deepseek.com"),
+        Api::Anthropic => Some("https://api.anthropic.com/v1"),
+        Api::Gemini => Some("https://generativelanguage.googleapis.com/v1beta"),
+    }
+}
+
+fn http(section: &mut Section<'_>, api: Api, variables: &Variables) -> ProviderKind {
     let schemes = ["http", "https"];
-    let base_url = section
-        .required("base_url")
-        .and_then(|url| checked_scheme(section, "base_url", url, &schemes));
+    let public = public_url(api).and_then(|url| Url::parse(url).ok());
+    let base_url = match public {
+        Some(public) => section.or("base_url", public).into(),
+        None => section.required("base_url"),
+    };
+    let base_url = base_url.and_then(|url| checked_scheme(section, "base_url", url, &schemes));
+    let api_version = match api {
+        Api::Anthropic => Some(section.or("api_version", ANTHROPIC_VERSION.to_owned())),
+        Api::Azure => {
+            let version = section.optional("api_version");
+            // The newer API has no versions but for previews.
+            let is_v1 = base_url.as_ref().is_some_and(|url: &Url| {
+                let path = url.path().trim_end_matches('/');
+                path.ends_with("/v1")
+            });
+            version.or_else(|| (!is_v1).then(|| AZURE_VERSION.to_owned()))
+        }
+        Api::OpenAi | Api::DeepSeek | Api::Gemini => {
+            section.only_with("api_version", "kind: anthropic or azure");
+            None
+        }
+    };
+    if let Some(version) = &api_version
+        && !version
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    {
+        let remedy = "write for example 2024-10-21";
+        section.fault("api_version", "this is no version of an API", remedy);
+    }
     let keys = section.list("keys");
     let keys = keys
         .into_iter()
@@ -386,11 +431,13 @@ fn openai(section: &mut Section<'_>, variables: &Variables) -> ProviderKind {
     };
     timeouts.finish();
     match base_url {
-        Some(base_url) => ProviderKind::OpenAi {
+        Some(base_url) => ProviderKind::Http(Http {
+            api,
             base_url,
+            api_version,
             keys,
             timeouts: timeouts_read,
-        },
+        }),
         None => ProviderKind::Scripted { script: Vec::new() },
     }
 }
@@ -442,10 +489,18 @@ fn model(mut section: Section<'_>) -> Model {
     let name = section.required("name").unwrap_or_default();
     let attempts_max = section.number("attempts_max", 1..=100).unwrap_or(3);
     let deployments = section.list("deployments");
+    let mut timeouts = section.section("timeouts");
+    let timeouts_read = TimeoutsOver {
+        first_token: timeouts.some_duration("first_token"),
+        idle: timeouts.some_duration("idle"),
+        total: timeouts.some_duration("total"),
+    };
+    timeouts.finish();
     let model = Model {
         name,
         deployments: deployments.into_iter().map(deployment).collect(),
         attempts_max,
+        timeouts: timeouts_read,
     };
     section.finish();
     model

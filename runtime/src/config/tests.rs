@@ -24,9 +24,11 @@ processors: { held_max: 4000, held_bytes_max: 64MiB, on_takeover: retry }
 providers:
   - { name: local, kind: openai, base_url: "http://127.0.0.1:9100/v1", keys: [ { env: LOCAL_API_KEY } ],
       timeouts: { connect: 2s, first_token: 20s, idle: 30s, total: 120s } }
+  - { name: claude, kind: anthropic, api_version: 2023-06-01 }
   - { name: demo, kind: scripted, script: [ { model: echo, reply: "You said: {prompt}", delay: 20ms } ] }
 models:
   - name: gpt-demo
+    timeouts: { first_token: 60s, total: 300s }
     deployments: [ { provider: local, model: gpt-4o, weight: 3 }, { provider: demo, model: echo, weight: 1 } ]
   - name: demo
     deployments: [ { provider: demo, model: echo } ]
@@ -61,6 +63,14 @@ fn faults(text: &str, pairs: &[(&str, &str)], role: Option<Role>) -> Vec<String>
     }
 }
 
+/// The first provider, which is called over HTTP.
+fn http(config: &Config) -> &Http {
+    match &config.providers[0].kind {
+        ProviderKind::Http(http) => http,
+        ProviderKind::Scripted { .. } => panic!("another kind"),
+    }
+}
+
 #[test]
 fn an_empty_file_gives_the_defaults() {
     for text in ["", "# nothing\n", "---\n", "server:\n"] {
@@ -81,19 +91,65 @@ fn the_example_is_read() {
     assert_eq!(config.models[0].deployments[0].weight, 3);
     assert_eq!(config.models[0].deployments[0].concurrency_max, 1_000);
     assert_eq!(config.models[1].attempts_max, 3);
-    let ProviderKind::OpenAi { keys, timeouts, .. } = &config.providers[0].kind else {
-        panic!("another kind");
-    };
+    let Http { keys, timeouts, .. } = http(&config);
     assert_eq!(keys[0].name(), "LOCAL_API_KEY");
     assert_eq!(
         keys[0].secret().unwrap().unwrap().expose_secret(),
         "hunter2"
     );
     assert_eq!(timeouts.first_token, Duration::from_secs(20));
-    let ProviderKind::Scripted { script } = &config.providers[1].kind else {
+    let over = config.models[0].timeouts.over(*timeouts);
+    assert_eq!(over.first_token, Duration::from_secs(60));
+    assert_eq!(over.idle, Duration::from_secs(30));
+    assert_eq!(over.total, Duration::from_secs(300));
+    let ProviderKind::Scripted { script } = &config.providers[2].kind else {
         panic!("another kind");
     };
     assert_eq!(script[0].delay, Duration::from_millis(20));
+}
+
+#[test]
+fn providers_that_have_one_place_for_all_need_only_a_name_and_a_kind() {
+    let public = |kind: &str| {
+        let text = format!("providers: [ {{ name: a, kind: {kind} }} ]");
+        let config = read(&text, &[], Some(Role::Serve)).unwrap();
+        let Http {
+            base_url,
+            api_version,
+            ..
+        } = http(&config).clone();
+        (base_url.to_string(), api_version)
+    };
+    assert_eq!(
+        public("openai"),
+        ("https://api.openai.com/v1".to_owned(), None)
+    );
+    assert_eq!(
+        public("deepseek"),
+        ("https://api.deepseek.com/".to_owned(), None)
+    );
+    let version = Some("2023-06-01".to_owned());
+    assert_eq!(
+        public("anthropic"),
+        ("https://api.anthropic.com/v1".to_owned(), version)
+    );
+    let gemini = "https://generativelanguage.googleapis.com/v1beta".to_owned();
+    assert_eq!(public("gemini"), (gemini, None));
+}
+
+#[test]
+fn azure_has_a_version_but_for_its_newer_api() {
+    let version = |rest: &str| {
+        let text = format!("providers: [ {{ name: a, kind: azure, base_url: {rest} }} ]");
+        let config = read(&text, &[], None).unwrap();
+        http(&config).api_version.clone()
+    };
+    let resource = "\"https://x.openai.azure.com\"";
+    assert_eq!(version(resource).as_deref(), Some("2024-10-21"));
+    let newer = "\"https://x.openai.azure.com/openai/v1/\"";
+    assert_eq!(version(newer), None);
+    let preview = format!("{newer}, api_version: preview");
+    assert_eq!(version(&preview).as_deref(), Some("preview"));
 }
 
 #[test]
@@ -128,7 +184,7 @@ replies: { partition: 48 }
 store: { url: "mysql://me:hunter2@x/y" }
 results: { retention: 0s, bodies: some }
 providers:
-  - { name: a, kind: openai }
+  - { name: a, kind: azure, api_version: "../x" }
   - { name: a, kind: scripted, script: [ { reply: hi, status: 7 } ], base_url: "http://x" }
   - { kind: magic, nonsense: 1 }
   - { name: b, kind: openai, base_url: "nowhere", keys: [ {}, { env: NOT_SET }, { env: A, file: b }, { file: b, secret: c }, { secret: "a b" } ] }
@@ -164,6 +220,7 @@ models:
         "results.retention",
         "results.bodies",
         "providers[0].base_url",
+        "providers[0].api_version",
         "providers[1].name",
         "providers[1].base_url",
         "providers[1].script[0].model",
@@ -262,9 +319,7 @@ fn variables_and_options_lie_over_the_file() {
     assert_eq!(brokers, &["a:1", "b:2"]);
     assert_eq!(properties["sasl.password"].expose_secret(), "x: *y");
     assert_eq!(partitions["requests.delayed.10s"], 3);
-    let ProviderKind::OpenAi { base_url, .. } = &config.providers[0].kind else {
-        panic!("another kind");
-    };
+    let Http { base_url, .. } = http(&config);
     assert_eq!(base_url.as_str(), "http://elsewhere/v1");
 }
 
@@ -331,9 +386,7 @@ fn a_key_in_a_file_loses_its_white_space_and_must_be_there() {
     );
     std::fs::write(&path, "hunter2\n").unwrap();
     let config = read(&text, &[], Some(Role::Serve)).unwrap();
-    let ProviderKind::OpenAi { keys, .. } = &config.providers[0].kind else {
-        panic!("another kind");
-    };
+    let Http { keys, .. } = http(&config);
     assert_eq!(
         keys[0].secret().unwrap().unwrap().expose_secret(),
         "hunter2"

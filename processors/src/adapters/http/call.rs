@@ -1,27 +1,23 @@
-//! Any server that speaks OpenAI's chat API.
+//! One call over HTTP, from the head of the response to the end of its body.
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
+use ::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use ::http::{HeaderMap, StatusCode};
 use bytes::{Bytes, BytesMut};
 use futures::Stream;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue};
-use reqwest::redirect::Policy;
-use runtime::config::Timeouts;
 use schemas::dialect::openai;
-use schemas::header;
 use tokio::time::Instant;
-use url::Url;
 
-use super::assembly::Assembly;
-use super::failure::{Failure, KeyFault};
-use super::keys::{Chosen, Keys};
-use super::sse::Reader;
-use super::{Adapter, Ask, Calling, Step, Trace};
-use crate::router::Readiness;
+use super::{EVENT_STREAM, JSON, REQUEST_ID};
+use crate::adapters::assembly::Assembly;
+use crate::adapters::failure::{Failure, KeyFault};
+use crate::adapters::keys::{Chosen, Keys};
+use crate::adapters::sse::{Reader, TooLarge};
+use crate::adapters::wire::{self, Wire};
+use crate::adapters::{Calling, Step, Trace};
 
 /// Largest answer, streamed or not.
 const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
@@ -31,124 +27,25 @@ const EVENT_BYTES_MAX: usize = 1024 * 1024;
 const ERROR_BYTES_MAX: usize = 64 * 1024;
 /// So many events in a row that are no JSON are a cut.
 const BROKEN_EVENTS_MAX: u32 = 3;
-/// Idle connections are closed before the usual servers and proxies do.
-const IDLE: Duration = Duration::from_secs(55);
-const REQUEST_ID: &str = "x-request-id";
-const EVENT_STREAM: &str = "text/event-stream";
-
-/// One model at one OpenAI-like server.
-#[derive(Debug, Clone)]
-pub(crate) struct OpenAi {
-    client: reqwest::Client,
-    url: Url,
-    model: Arc<str>,
-    keys: Keys,
-    timeouts: Timeouts,
-}
-
-/// A pooled client for one provider.
-///
-/// # Errors
-/// When the TLS backend cannot be set up.
-pub(crate) fn client(timeouts: &Timeouts) -> Result<reqwest::Client, reqwest::Error> {
-    reqwest::Client::builder()
-        .connect_timeout(timeouts.connect)
-        .redirect(Policy::none())
-        .retry(reqwest::retry::never())
-        .referer(false)
-        .tcp_nodelay(true)
-        .pool_idle_timeout(IDLE)
-        .user_agent(concat!("lockgate/", env!("CARGO_PKG_VERSION")))
-        .build()
-}
-
-impl OpenAi {
-    /// The deployment of `model` under `base_url`.
-    pub(crate) fn new(
-        client: reqwest::Client,
-        base_url: &Url,
-        model: &str,
-        keys: Keys,
-        timeouts: Timeouts,
-    ) -> Self {
-        let mut url = base_url.clone();
-        let path = format!("{}/chat/completions", base_url.path().trim_end_matches('/'));
-        url.set_path(&path);
-        Self {
-            client,
-            url,
-            model: model.into(),
-            keys,
-            timeouts,
-        }
-    }
-}
-
-impl Adapter for OpenAi {
-    fn readiness(&self, now: Instant) -> Readiness {
-        self.keys.readiness(now)
-    }
-
-    fn timeouts(&self) -> Option<Timeouts> {
-        Some(self.timeouts)
-    }
-
-    fn call(&self, ask: &Ask<'_>) -> Box<dyn Calling> {
-        let chosen = self.keys.choose(Instant::now());
-        let stream = ask.chat.stream;
-        let body = openai::upstream_request(ask.body, &self.model, stream);
-        let mut request = reqwest::Request::new(http::Method::POST, self.url.clone());
-        *request.body_mut() = Some(body.into());
-        let headers = request.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let accept = if stream {
-            EVENT_STREAM
-        } else {
-            "application/json"
-        };
-        headers.insert(ACCEPT, HeaderValue::from_static(accept));
-        if let Ok(id) = HeaderValue::try_from(ask.id.to_string()) {
-            headers.insert(REQUEST_ID, id);
-        }
-        if let Some(traceparent) = &ask.traceparent {
-            headers.insert(header::TRACEPARENT, traceparent.clone());
-        }
-        let mut trace = Trace::default();
-        if let Some(credential) = &chosen.credential {
-            headers.insert(AUTHORIZATION, credential.authorization.clone());
-        }
-        trace.key_name = chosen.key.as_ref().map(|key| Arc::clone(&key.name));
-        let state = if chosen.is_missing() {
-            State::Keyless
-        } else {
-            State::Waiting(Box::pin(self.client.execute(request)))
-        };
-        Box::new(Call {
-            state,
-            stream,
-            model: Arc::clone(&self.model),
-            keys: self.keys.clone(),
-            chosen,
-            trace,
-        })
-    }
-}
+/// What Anthropic calls its id of a call.
+const ANTHROPICS_ID: &str = "request-id";
 
 type Sending = Pin<Box<dyn Future<Output = reqwest::Result<reqwest::Response>> + Send>>;
 type Incoming = Pin<Box<dyn Stream<Item = reqwest::Result<Bytes>> + Send>>;
 
-struct Call {
+/// A call in progress.
+pub(super) struct Call {
     state: State,
     stream: bool,
-    model: Arc<str>,
+    wire: Arc<dyn Wire>,
+    /// None: the answer is in the client's dialect.
+    reader: Option<Box<dyn wire::Reader>>,
     keys: Keys,
     chosen: Chosen,
     trace: Trace,
 }
 
 enum State {
-    /// The key was deleted; nothing is sent.
-    Keyless,
     Waiting(Sending),
     /// An error's body, as far as it is of use.
     Refused {
@@ -169,8 +66,10 @@ enum State {
         broken: u32,
         /// The body has ended; what the reader holds is all there is.
         ended: bool,
+        /// The provider said that nothing more comes.
+        done: bool,
     },
-    /// `[DONE]` came; the end of the body may not have.
+    /// The last word came; the end of the body may not have.
     Rest(Incoming),
     Over,
 }
@@ -178,8 +77,10 @@ enum State {
 impl Calling for Call {
     fn poll_step(&mut self, context: &mut Context<'_>, assembly: &mut Assembly) -> Poll<Step> {
         loop {
+            if let Some((chunk, token)) = assembly.chunk() {
+                return Poll::Ready(Step::Chunk { chunk, token });
+            }
             let step = match &mut self.state {
-                State::Keyless => Some(self.failed(Failure::keyless(), None)),
                 State::Waiting(sending) => match ready!(sending.as_mut().poll(context)) {
                     Ok(response) => self.head(response),
                     Err(error) => Some(self.failed(Failure::transport(&error), None)),
@@ -229,6 +130,27 @@ impl Calling for Call {
 }
 
 impl Call {
+    /// The call whose response is `sending`.
+    pub(super) fn new(
+        sending: Sending,
+        stream: bool,
+        wire: Arc<dyn Wire>,
+        reader: Option<Box<dyn wire::Reader>>,
+        keys: Keys,
+        chosen: Chosen,
+        trace: Trace,
+    ) -> Self {
+        Self {
+            state: State::Waiting(sending),
+            stream,
+            wire,
+            reader,
+            keys,
+            chosen,
+            trace,
+        }
+    }
+
     /// The head of the response: where its body leads.
     fn head(&mut self, response: reqwest::Response) -> Option<Step> {
         let status = response.status();
@@ -236,9 +158,10 @@ impl Call {
         self.trace.upstream_request_id = response
             .headers()
             .get(REQUEST_ID)
+            .or_else(|| response.headers().get(ANTHROPICS_ID))
             .and_then(|id| id.to_str().ok())
             .map(|id| id.chars().take(200).collect());
-        if status != http::StatusCode::OK {
+        if status != StatusCode::OK {
             self.state = State::Refused {
                 status: status.as_u16(),
                 headers: response.headers().clone(),
@@ -274,10 +197,11 @@ impl Call {
                 bytes: 0,
                 broken: 0,
                 ended: false,
+                done: false,
             };
             return None;
         }
-        if content_type.is_some() && !expected("application/json") {
+        if content_type.is_some() && !expected(JSON) {
             let failure = Failure::passing("the provider's answer is not JSON");
             return Some(self.failed(failure, None));
         }
@@ -304,18 +228,21 @@ impl Call {
         else {
             return Step::Failed(Failure::passing("the provider's answer broke off"));
         };
-        self.failed(Failure::status(status, &read), Some(&headers))
+        let error = self.wire.error(status, &read);
+        self.failed(Failure::status(status, error), Some(&headers))
     }
 
     fn whole(&mut self, assembly: &mut Assembly) -> Step {
         let State::Whole { read, .. } = std::mem::replace(&mut self.state, State::Over) else {
             return Step::Failed(Failure::passing("the provider's answer broke off"));
         };
-        match assembly.answer(&read, &self.model) {
-            Ok(answer) => Step::Answer {
-                body: answer.body,
-                usage: answer.usage,
-            },
+        let body = read.freeze();
+        let answer = match &mut self.reader {
+            None => assembly.whole(&body),
+            Some(reader) => reader.whole(&body).and_then(|whole| assembly.told(whole)),
+        };
+        match answer {
+            Ok(body) => Step::Answer { body },
             Err(error) => self.failed(Failure::reported(error), None),
         }
     }
@@ -328,13 +255,17 @@ impl Call {
             bytes: bytes_so_far,
             broken,
             ended,
+            done,
         } = &mut self.state
         else {
             return Poll::Ready(None);
         };
+        if *done {
+            return Poll::Ready(Some(self.done(assembly)));
+        }
         let data = match reader.next() {
             Ok(Some(data)) => data,
-            Err(super::sse::TooLarge) => return Poll::Ready(Some(self.failed(too_large(), None))),
+            Err(TooLarge) => return Poll::Ready(Some(self.failed(too_large(), None))),
             Ok(None) if *ended => return Poll::Ready(Some(self.end(assembly))),
             Ok(None) => match ready!(body.as_mut().poll_next(context)) {
                 Some(Ok(bytes)) => {
@@ -356,20 +287,23 @@ impl Call {
                 }
             },
         };
-        if data.trim_ascii() == b"[DONE]" {
-            return Poll::Ready(Some(self.done(assembly)));
-        }
         if data.is_empty() {
             return Poll::Ready(None);
         }
-        let step = match assembly.event(&data, &self.model) {
-            Ok(added) => {
+        if data.trim_ascii() == b"[DONE]" {
+            *done = true;
+            return Poll::Ready(None);
+        }
+        let heard = match &mut self.reader {
+            None => assembly.event(&data),
+            Some(reader) => reader.event(&data).map(|said| assembly.said(said)),
+        };
+        let step = match heard {
+            Ok(is_last) => {
                 *broken = 0;
-                match added.chunk {
-                    Some(chunk) => Step::Chunk {
-                        chunk,
-                        token: added.token,
-                    },
+                *done = is_last;
+                match assembly.chunk() {
+                    Some((chunk, token)) => Step::Chunk { chunk, token },
                     None => Step::Sign,
                 }
             }
@@ -387,7 +321,7 @@ impl Call {
         Poll::Ready(Some(step))
     }
 
-    /// The body ended without `[DONE]`.
+    /// The body ended without a last word.
     fn end(&mut self, assembly: &Assembly) -> Step {
         self.state = State::Over;
         if assembly.is_finished() {
@@ -401,7 +335,7 @@ impl Call {
         }
     }
 
-    /// `[DONE]` came.
+    /// The provider said its last word.
     fn done(&mut self, assembly: &Assembly) -> Step {
         if assembly.is_empty() {
             self.state = State::Over;
