@@ -10,7 +10,7 @@ use schemas::request::Endpoint;
 use secrecy::ExposeSecret;
 use tokio::time::Instant;
 
-use crate::adapters::http::{self, Http};
+use crate::adapters::http::{Connections, Http};
 use crate::adapters::keys::{Key, Keys};
 use crate::adapters::scripted::Scripted;
 use crate::adapters::{Adapter, wire};
@@ -62,7 +62,7 @@ pub(crate) struct Deployment {
 
 enum Provider<'c> {
     Http {
-        client: reqwest::Client,
+        connections: Connections,
         settings: &'c config::Http,
         keys: Keys,
     },
@@ -134,13 +134,13 @@ fn set_up<'p>(
 ) -> Result<Provider<'p>, Error> {
     Ok(match &provider.kind {
         ProviderKind::Http(settings) => {
-            let client = http::client(settings.timeouts.connect);
+            let connections = Connections::new(settings.timeouts.connect);
             let keys = settings.keys.iter();
             let keys: Result<Vec<Key>, Error> = keys
                 .map(|source| key(&provider.name, source, secrets))
                 .collect();
             Provider::Http {
-                client: client.map_err(|source| Error::Provider {
+                connections: connections.map_err(|source| Error::Provider {
                     provider: provider.name.clone(),
                     source,
                 })?,
@@ -156,12 +156,12 @@ impl Provider<'_> {
     fn adapter(&self, model: &str) -> Arc<dyn Adapter> {
         match self {
             Self::Http {
-                client,
+                connections,
                 settings,
                 keys,
             } => {
                 let wire = wire::of(settings, model);
-                Arc::new(Http::new(client.clone(), wire, keys.for_model()))
+                Arc::new(Http::new(connections.clone(), wire, keys.for_model()))
             }
             Self::Scripted(script) => Arc::new(Scripted::new(script, model)),
         }

@@ -11,7 +11,8 @@ use futures::Stream;
 use schemas::dialect::openai;
 use tokio::time::Instant;
 
-use super::{EVENT_STREAM, JSON, REQUEST_ID};
+use super::connections::Place;
+use super::{EVENT_STREAM, Http, JSON, REQUEST_ID};
 use crate::adapters::assembly::Assembly;
 use crate::adapters::failure::{Failure, KeyFault};
 use crate::adapters::keys::{Chosen, Keys};
@@ -36,6 +37,8 @@ type Incoming = Pin<Box<dyn Stream<Item = reqwest::Result<Bytes>> + Send>>;
 /// A call in progress.
 pub(super) struct Call {
     state: State,
+    /// Held for as long as its connection may be in use.
+    _place: Place,
     stream: bool,
     wire: Arc<dyn Wire>,
     /// None: the answer is in the client's dialect.
@@ -130,22 +133,26 @@ impl Calling for Call {
 }
 
 impl Call {
-    /// The call whose response is `sending`.
-    pub(super) fn new(
-        sending: Sending,
+    /// The call that sends `request` with the key that was chosen; nothing happens until it is polled.
+    pub(super) fn begin(
+        deployment: &Http,
+        request: reqwest::Request,
         stream: bool,
-        wire: Arc<dyn Wire>,
         reader: Option<Box<dyn wire::Reader>>,
-        keys: Keys,
         chosen: Chosen,
-        trace: Trace,
     ) -> Self {
+        let (client, place) = deployment.connections.enter();
+        let trace = Trace {
+            key_name: chosen.key.as_ref().map(|key| Arc::clone(&key.name)),
+            ..Trace::default()
+        };
         Self {
-            state: State::Waiting(sending),
+            state: State::Waiting(Box::pin(client.execute(request))),
+            _place: place,
             stream,
-            wire,
+            wire: Arc::clone(&deployment.wire),
             reader,
-            keys,
+            keys: deployment.keys.clone(),
             chosen,
             trace,
         }

@@ -1,13 +1,12 @@
 //! Providers over HTTP: what is the same whatever they speak.
 
 mod call;
+mod connections;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use ::http::header::{ACCEPT, CONTENT_TYPE};
 use ::http::{HeaderValue, Method};
-use reqwest::redirect::Policy;
 use schemas::dialect::openai;
 use schemas::header;
 use schemas::request::Endpoint;
@@ -18,15 +17,11 @@ use super::keys::Keys;
 use super::operation::Operation;
 use super::told::Told;
 use super::wire::{Whole, Wire};
-use super::{Adapter, Ask, Calling, Trace};
+use super::{Adapter, Ask, Calling};
 use crate::router::Readiness;
 use call::Call;
+pub(crate) use connections::Connections;
 
-/// Idle connections are closed before the usual servers and proxies do.
-const IDLE: Duration = Duration::from_secs(55);
-/// HTTP/2 has one connection for many calls; one whose other end is gone must not take in the next ones.
-const PING_EVERY: Duration = Duration::from_secs(10);
-const PONG_WITHIN: Duration = Duration::from_secs(5);
 const REQUEST_ID: &str = "x-request-id";
 const EVENT_STREAM: &str = "text/event-stream";
 const JSON: &str = "application/json";
@@ -34,33 +29,19 @@ const JSON: &str = "application/json";
 /// One model at one provider.
 #[derive(Debug)]
 pub(crate) struct Http {
-    client: reqwest::Client,
+    connections: Connections,
     wire: Arc<dyn Wire>,
     keys: Keys,
 }
 
-/// A pooled client for one provider; HTTP/2 where the server offers it by TLS.
-///
-/// # Errors
-/// When the TLS backend cannot be set up.
-pub(crate) fn client(connect: Duration) -> Result<reqwest::Client, reqwest::Error> {
-    reqwest::Client::builder()
-        .connect_timeout(connect)
-        .redirect(Policy::none())
-        .retry(reqwest::retry::never())
-        .referer(false)
-        .tcp_nodelay(true)
-        .pool_idle_timeout(IDLE)
-        .http2_keep_alive_interval(PING_EVERY)
-        .http2_keep_alive_timeout(PONG_WITHIN)
-        .user_agent(concat!("lockgate/", env!("CARGO_PKG_VERSION")))
-        .build()
-}
-
 impl Http {
     /// The deployment that `wire` speaks to.
-    pub(crate) fn new(client: reqwest::Client, wire: Arc<dyn Wire>, keys: Keys) -> Self {
-        Self { client, wire, keys }
+    pub(crate) fn new(connections: Connections, wire: Arc<dyn Wire>, keys: Keys) -> Self {
+        Self {
+            connections,
+            wire,
+            keys,
+        }
     }
 }
 
@@ -105,18 +86,6 @@ impl Adapter for Http {
         for (name, value) in outgoing.headers {
             headers.insert(name, value);
         }
-        let trace = Trace {
-            key_name: chosen.key.as_ref().map(|key| Arc::clone(&key.name)),
-            ..Trace::default()
-        };
-        Box::new(Call::new(
-            Box::pin(self.client.execute(request)),
-            stream,
-            Arc::clone(&self.wire),
-            outgoing.reader,
-            self.keys.clone(),
-            chosen,
-            trace,
-        ))
+        Box::new(Call::begin(self, request, stream, outgoing.reader, chosen))
     }
 }
