@@ -6,14 +6,15 @@ mod play;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use play::{error_body, play_first, play_in_stream, play_whole};
+pub(crate) use play::{play_first, play_in_stream, play_whole};
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-/// One way an upstream fails. The name of its directive follows in brackets.
+/// One way an upstream fails. The name of its directive follows in brackets. Bodies of errors are in the
+/// form of the dialect that the call is in.
 ///
 /// Those of the second group strike a running stream, after as many tokens as
 /// [`after`](crate::mock::Behaviour::after) says. In a whole answer `Cut`, `CutCleanly` and
@@ -30,15 +31,16 @@ pub enum Fault {
     Silent,
     /// Head and role delta of a stream come, a token never [`no_first_token`].
     NoFirstToken,
-    /// An error status with a fitting OpenAI error body and, if set, `Retry-After` [`status=N`].
+    /// An error status with a fitting error body and, if set, `Retry-After` [`status=N`].
     Status(u16),
-    /// 400 `context_length_exceeded` [`context_length`].
+    /// The error of a prompt that is too long, a 400 [`context_length`].
     ContextLength,
-    /// 400 `content_policy_violation` [`content_policy`].
+    /// The error of a prompt that breaks a policy, a 400; at Gemini a 200 without candidates
+    /// [`content_policy`].
     ContentPolicy,
-    /// 404 `model_not_found` [`model_not_found`].
+    /// The error of a model that is not there, a 404 [`model_not_found`].
     ModelNotFound,
-    /// 429 `insufficient_quota` [`quota`].
+    /// The error of an account that is used up: 429, at Anthropic 400 [`quota`].
     Quota,
     /// 200 with an HTML page [`html`].
     Html,
@@ -48,7 +50,8 @@ pub enum Fault {
     BrokenJson,
     /// 200 with a good JSON answer that calls itself `text/plain` [`wrong_content_type`].
     WrongContentType,
-    /// 200 with a JSON object without `choices` [`missing_choices`].
+    /// 200 with a JSON object without `choices`, or what the dialect calls them
+    /// [`missing_choices`].
     MissingChoices,
     /// 200 with SSE whose first event is an error [`error_first`].
     ErrorFirst,
@@ -73,7 +76,7 @@ pub enum Fault {
     Idle,
     /// An error event comes, then the end of the body [`error_event`].
     ErrorEvent,
-    /// Everything comes but `[DONE]` [`no_done`].
+    /// Everything comes but `[DONE]`, or at Anthropic `message_stop` [`no_done`].
     NoDone,
     /// One event with broken JSON; the stream goes on and ends well [`broken_event`].
     BrokenEvent,

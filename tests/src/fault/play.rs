@@ -1,82 +1,43 @@
 use super::{Fault, bomb};
-use crate::mock::{Behaviour, Connection, Ending, PeerClosed};
-use crate::mock::{push_chunk, push_last_chunk, push_response, push_stream_head};
+use crate::mock::{Answer, Behaviour, Connection, Dialect, Ending, PeerClosed, Problem};
+use crate::mock::{JSON, push_chunk, push_last_chunk, push_response, push_stream_head};
 
-const JSON: &str = "application/json";
 /// Where endless things end, should the caller never hang up.
 const ENDLESS_BYTES: usize = 1024 * 1024 * 1024;
 /// Broken events in a row.
 const BROKEN_IN_A_ROW: u32 = 5;
 
-/// An OpenAI error body.
-pub(crate) fn error_body(message: &str, kind: &str, code: &str) -> Vec<u8> {
-    let error = serde_json::json!({
-        "error": { "message": message, "type": kind, "param": null, "code": code }
-    });
-    error.to_string().into_bytes()
-}
-
-/// Plays a fault that strikes before the first token.
+/// Plays the fault of the answer's behaviour, which strikes before the first token.
 pub(crate) async fn play_first(
     connection: &mut Connection,
-    behaviour: &Behaviour,
+    dialect: &dyn Dialect,
+    answer: &Answer<'_>,
 ) -> Result<Ending, PeerClosed> {
+    let behaviour = answer.behaviour;
     let out = &mut connection.outbox;
     match behaviour.fault.as_ref().unwrap_or(&Fault::Close) {
         Fault::Reset => return Ok(Ending::Reset),
         Fault::Silent => return Err(connection.until_closed().await),
         Fault::NoFirstToken => {
             push_stream_head(out);
-            push_chunk(out, |event| {
-                event.extend_from_slice(
-                    br#"data: {"id":"chatcmpl-mock","object":"chat.completion.chunk","created":1700000000,"model":"mock","choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}"#,
-                );
-                event.extend_from_slice(b"\n\n");
-            });
+            if let Some(events) = dialect.events() {
+                events.push_start(answer, out);
+            }
             connection.flush().await?;
             return Err(connection.until_closed().await);
         }
         Fault::Status(status) => {
+            let told = dialect.error(&Problem::Status(*status, behaviour.retry_after));
             let retry_after = behaviour
                 .retry_after
                 .map(|seconds| format!("retry-after: {seconds}\r\n"))
                 .unwrap_or_default();
-            let (kind, code) = kind_and_code(*status);
-            let body = error_body(&format!("the mock answers {status}"), kind, code);
-            push_response(out, *status, JSON, &retry_after, &body);
+            push_response(out, told.status, JSON, &retry_after, &told.body);
         }
-        Fault::ContextLength => {
-            let body = error_body(
-                "This model's maximum context length is 8192 tokens.",
-                "invalid_request_error",
-                "context_length_exceeded",
-            );
-            push_response(out, 400, JSON, "", &body);
-        }
-        Fault::ContentPolicy => {
-            let body = error_body(
-                "Your request was rejected by the content policy.",
-                "invalid_request_error",
-                "content_policy_violation",
-            );
-            push_response(out, 400, JSON, "", &body);
-        }
-        Fault::ModelNotFound => {
-            let body = error_body(
-                "The model does not exist.",
-                "invalid_request_error",
-                "model_not_found",
-            );
-            push_response(out, 404, JSON, "", &body);
-        }
-        Fault::Quota => {
-            let body = error_body(
-                "You exceeded your current quota.",
-                "insufficient_quota",
-                "insufficient_quota",
-            );
-            push_response(out, 429, JSON, "", &body);
-        }
+        Fault::ContextLength => push_problem(out, dialect, answer, &Problem::ContextLength),
+        Fault::ContentPolicy => push_problem(out, dialect, answer, &Problem::ContentPolicy),
+        Fault::ModelNotFound => push_problem(out, dialect, answer, &Problem::ModelNotFound),
+        Fault::Quota => push_problem(out, dialect, answer, &Problem::Quota),
         Fault::Html => push_response(
             out,
             200,
@@ -85,36 +46,29 @@ pub(crate) async fn play_first(
             b"<!doctype html><html><body><h1>Welcome to our proxy</h1></body></html>",
         ),
         Fault::EmptyBody => push_response(out, 200, JSON, "", b""),
-        Fault::BrokenJson => push_response(
-            out,
-            200,
-            JSON,
-            "",
-            br#"{"id":"chatcmpl-mock","choices":[{"ind"#,
-        ),
-        Fault::WrongContentType => push_response(
-            out,
-            200,
-            "text/plain",
-            "",
-            br#"{"id":"chatcmpl-mock","object":"chat.completion","created":1700000000,"model":"mock","choices":[{"index":0,"message":{"role":"assistant","content":"ok"},"finish_reason":"stop"}],"usage":{"prompt_tokens":7,"completion_tokens":1,"total_tokens":8}}"#,
-        ),
-        Fault::MissingChoices => push_response(
-            out,
-            200,
-            JSON,
-            "",
-            br#"{"id":"chatcmpl-mock","object":"chat.completion","created":1700000000,"model":"mock","usage":{"prompt_tokens":7,"completion_tokens":1,"total_tokens":8}}"#,
-        ),
+        Fault::BrokenJson => {
+            let mut body = dialect.whole(answer);
+            body.truncate(body.len() / 2);
+            push_response(out, 200, JSON, "", &body);
+        }
+        Fault::WrongContentType => {
+            push_response(out, 200, "text/plain", "", &dialect.whole(answer));
+        }
+        Fault::MissingChoices => {
+            let body = without_content(&dialect.whole(answer));
+            push_response(out, 200, JSON, "", &body);
+        }
         Fault::ErrorFirst => {
             push_stream_head(out);
-            push_error_event(out);
+            push_error_event(out, dialect);
             push_last_chunk(out);
         }
         Fault::HugeBody => {
             out.extend_from_slice(
-                format!("HTTP/1.1 200 OK\r\ncontent-type: {JSON}\r\ntransfer-encoding: chunked\r\n\r\n")
-                    .as_bytes(),
+                format!(
+                    "HTTP/1.1 200 OK\r\ncontent-type: {JSON}\r\ntransfer-encoding: chunked\r\n\r\n"
+                )
+                .as_bytes(),
             );
             push_chunk(out, |body| body.extend_from_slice(br#"{"id":""#));
             let mut piece = Vec::new();
@@ -123,7 +77,11 @@ pub(crate) async fn play_first(
         }
         Fault::EndlessHeaders => {
             out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
-            return flood(connection, &b"x-filler: xxxxxxxxxxxxxxxxxxxxxxxxxxx\r\n".repeat(100)).await;
+            return flood(
+                connection,
+                &b"x-filler: xxxxxxxxxxxxxxxxxxxxxxxxxxx\r\n".repeat(100),
+            )
+            .await;
         }
         Fault::GzipBomb => {
             let bomb = bomb::gzip_bomb();
@@ -179,12 +137,14 @@ pub(crate) async fn play_whole(
 pub(crate) async fn play_in_stream(
     connection: &mut Connection,
     fault: &Fault,
+    dialect: &dyn Dialect,
 ) -> Result<Option<Ending>, PeerClosed> {
     let out = &mut connection.outbox;
     match fault {
         Fault::Cut => {
             // Announces a chunk and breaks off within it.
-            out.extend_from_slice(b"000000ff\r\ndata: {\"id\":\"chatcmpl-mo");
+            out.extend_from_slice(b"000000ff\r\n");
+            out.extend_from_slice(dialect.broken_event());
             connection.flush().await?;
             Ok(Some(Ending::Closed))
         }
@@ -202,18 +162,18 @@ pub(crate) async fn play_in_stream(
             Err(connection.until_closed().await)
         }
         Fault::ErrorEvent => {
-            push_error_event(out);
+            push_error_event(out, dialect);
             push_last_chunk(out);
             connection.flush().await?;
             Ok(Some(Ending::Kept))
         }
         Fault::BrokenEvent => {
-            push_broken_event(out);
+            push_broken_event(out, dialect);
             Ok(None)
         }
         Fault::BrokenEvents => {
             for _ in 0..BROKEN_IN_A_ROW {
-                push_broken_event(out);
+                push_broken_event(out, dialect);
             }
             Ok(None)
         }
@@ -231,33 +191,51 @@ async fn flood(connection: &mut Connection, piece: &[u8]) -> Result<Ending, Peer
     Ok(Ending::Closed)
 }
 
-fn push_error_event(out: &mut Vec<u8>) {
+/// An error as a response; as a stream where a stream was asked for and HTTP knows of no error.
+fn push_problem(
+    out: &mut Vec<u8>,
+    dialect: &dyn Dialect,
+    answer: &Answer<'_>,
+    problem: &Problem<'_>,
+) {
+    let told = dialect.error(problem);
+    if told.status == 200 && answer.asked.stream {
+        push_stream_head(out);
+        push_chunk(out, |event| dialect.push_error_event(problem, event));
+        push_last_chunk(out);
+    } else {
+        push_response(out, told.status, JSON, "", &told.body);
+    }
+}
+
+fn push_error_event(out: &mut Vec<u8>, dialect: &dyn Dialect) {
     push_chunk(out, |event| {
-        event.extend_from_slice(b"data: ");
-        event.extend_from_slice(&error_body(
-            "the model fell over",
-            "server_error",
-            "overloaded",
-        ));
+        dialect.push_error_event(&Problem::Overloaded, event);
+    });
+}
+
+fn push_broken_event(out: &mut Vec<u8>, dialect: &dyn Dialect) {
+    push_chunk(out, |event| {
+        event.extend_from_slice(dialect.broken_event());
         event.extend_from_slice(b"\n\n");
     });
 }
 
-fn push_broken_event(out: &mut Vec<u8>) {
-    push_chunk(out, |event| {
-        event.extend_from_slice(b"data: {\"id\":\"chatcmpl-mock\",\"choices\":[{\"del\n\n");
-    });
-}
-
-fn kind_and_code(status: u16) -> (&'static str, &'static str) {
-    match status {
-        401 => ("invalid_request_error", "invalid_api_key"),
-        403 => ("permission_error", "forbidden"),
-        404 => ("invalid_request_error", "model_not_found"),
-        413 => ("invalid_request_error", "request_too_large"),
-        429 => ("rate_limit_error", "rate_limit_exceeded"),
-        400..=499 => ("invalid_request_error", "invalid_value"),
-        503 | 529 => ("server_error", "overloaded"),
-        _ => ("server_error", "internal_error"),
+/// A whole answer without that for which it was asked, by the names that dialects give it.
+fn without_content(body: &[u8]) -> Vec<u8> {
+    const CONTENT: [&str; 6] = [
+        "choices",
+        "content",
+        "candidates",
+        "data",
+        "embeddings",
+        "input_tokens",
+    ];
+    let mut body: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+    if let Some(body) = body.as_object_mut() {
+        for name in CONTENT {
+            body.remove(name);
+        }
     }
+    body.to_string().into_bytes()
 }

@@ -5,12 +5,17 @@ use crate::fault::Fault;
 /// What the mock does with one call. The module documentation names the directive of each field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Behaviour {
-    /// Number of content deltas; also the completion tokens in the usage. At least 1 is sent.
+    /// Number of content deltas, and their tokens in the usage. At least 1 is sent.
     pub tokens: u32,
     /// Text of each token; `None`: `tokI ` with I from 0.
     pub text: Option<String>,
     /// The tokens are the words of the last user message, instead of `tokens` and `text`.
     pub echo: bool,
+    /// The function that is called instead of text; once the conversation ends in the result of a call, the tokens are its
+    /// name, `says`, and the words of the result.
+    pub tool: Option<String>,
+    /// Number of thoughts before the first token; each is a token in the usage.
+    pub think: u32,
     /// Each token is padded to this many bytes.
     pub token_bytes_min: usize,
     /// Each token begins with the time of its writing, 19 digits of Unix nanoseconds and a space.
@@ -27,6 +32,10 @@ pub struct Behaviour {
     pub finish: String,
     /// Prompt tokens in the usage.
     pub prompt_tokens: u32,
+    /// How many of them were read from a cache.
+    pub cached: u32,
+    /// The key that a call must come with.
+    pub key: Option<String>,
     /// Tokens that go out before a fault of a running stream strikes.
     pub after: u32,
     /// What goes wrong, if anything.
@@ -41,6 +50,8 @@ impl Default for Behaviour {
             tokens: 8,
             text: None,
             echo: false,
+            tool: None,
+            think: 0,
             token_bytes_min: 0,
             stamp: false,
             first: Duration::ZERO,
@@ -49,6 +60,8 @@ impl Default for Behaviour {
             hold: None,
             finish: "stop".into(),
             prompt_tokens: 7,
+            cached: 0,
+            key: None,
             after: 1,
             fault: None,
             retry_after: None,
@@ -119,6 +132,8 @@ impl Behaviour {
             ("tokens", Some(value)) => self.tokens = value.parse().ok()?,
             ("text", Some(value)) => self.text = Some(value.into()),
             ("echo", None) => self.echo = true,
+            ("tool", Some(value)) => self.tool = Some(value.into()),
+            ("think", Some(value)) => self.think = value.parse().ok()?,
             ("bytes", Some(value)) => self.token_bytes_min = value.parse().ok()?,
             ("stamp", None) => self.stamp = true,
             ("first", Some(value)) => self.first = parse_duration(value)?,
@@ -128,6 +143,8 @@ impl Behaviour {
             ("hold", Some(value)) => self.hold = Some(value.parse().ok()?),
             ("finish", Some(value)) => self.finish = value.into(),
             ("prompt_tokens", Some(value)) => self.prompt_tokens = value.parse().ok()?,
+            ("cached", Some(value)) => self.cached = value.parse().ok()?,
+            ("key", Some(value)) => self.key = Some(value.into()),
             ("after", Some(value)) => self.after = value.parse().ok()?,
             ("status", Some(value)) => self.fault = Some(Fault::Status(value.parse().ok()?)),
             ("retry_after", Some(value)) => self.retry_after = Some(value.parse().ok()?),

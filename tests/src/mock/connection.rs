@@ -32,6 +32,17 @@ pub(crate) struct RawRequest {
 }
 
 impl RawRequest {
+    /// The path and the query, each as it came.
+    pub(crate) fn path_and_query(&self) -> (&str, &str) {
+        let (_, target) = self.line();
+        target.split_once('?').unwrap_or((target, ""))
+    }
+
+    /// The value of a header, white space trimmed.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        header(&self.head, name)
+    }
+
     /// Method and path with query.
     pub(crate) fn line(&self) -> (&str, &str) {
         let line = self.head.split(|&b| b == b'\r').next().unwrap_or_default();
@@ -208,6 +219,15 @@ impl Connection {
     pub(crate) fn reset_on_close(&self) -> io::Result<()> {
         self.stream.set_zero_linger()
     }
+}
+
+/// The value of a header in a head, white space trimmed.
+pub(super) fn header<'a>(head: &'a [u8], name: &str) -> Option<&'a str> {
+    let head = std::str::from_utf8(head).ok()?;
+    head.lines().skip(1).find_map(|line| {
+        let (key, value) = line.split_once(':')?;
+        key.eq_ignore_ascii_case(name).then(|| value.trim())
+    })
 }
 
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {

@@ -1,5 +1,6 @@
-//! A mock of an OpenAI-like upstream: answers chat completions, whole and streamed, does what a
-//! test tells it, fails on demand, and remembers every call.
+//! A mock of the providers: answers as OpenAI (and Azure, DeepSeek and look-alikes), Anthropic and
+//! Gemini do, whole and streamed, does what a test tells it, fails on demand, and remembers every
+//! call.
 //!
 //! It speaks HTTP/1.1 over bare sockets, so that one connection loop can answer properly at full
 //! speed and can also reset, cut or flood a connection at any byte, which a server library
@@ -9,6 +10,14 @@
 //! | route | answer |
 //! |---|---|
 //! | `POST …/chat/completions` | the answer, as JSON or as SSE (`"stream":true`) |
+//! | `POST …/completions` | the answer to a bare prompt, likewise |
+//! | `POST …/embeddings` | vectors ([`embedding`]) as numbers or base64, as long as `dimensions` says (16) |
+//! | `POST …/openai/deployments/{model}/…` | the three above, as Azure has them: `api-version` is needed |
+//! | `POST …/messages` | the answer in Anthropic's form; `anthropic-version` is needed |
+//! | `POST …/messages/count_tokens` | the prompt's tokens |
+//! | `POST …/models/{model}:generateContent` | the answer in Gemini's form |
+//! | `POST …/models/{model}:streamGenerateContent?alt=sse` | the same as SSE |
+//! | `POST …/models/{model}:batchEmbedContents` | vectors in Gemini's form |
 //! | `GET …/models` | two models, `mock` and `gpt-4o` |
 //! | `GET /_mock/calls` | [`Snapshot`] as JSON |
 //! | `POST /_mock/release`, `/_mock/release?id=ID` | lets held calls go, see `hold` |
@@ -18,16 +27,20 @@
 //! What a call gets is a [`Behaviour`]. It begins as the server's own ([`Mock::set_behaviour`]);
 //! directives change single fields of it. They are `mock:` and then `name` or `name=value`
 //! joined by commas, up to the next white space, found in this order, a later one winning:
-//! the `model`, the last user message, the first segment of the path (so
-//! `http://ADDR/mock:status=500/v1` is the base URL of a deployment that always fails). A
+//! the `model`, the last user message that has text (a prompt, a text to embed), the first segment
+//! of the path (so `http://ADDR/mock:status=500/v1` is the base URL of a deployment that always
+//! fails, in every dialect). A
 //! behaviour queued by [`Mock::enqueue`] replaces all of that for one call. A directive that
-//! nobody knows is answered by a 400 that names it.
+//! nobody knows is answered by a 400 that names it. Thoughts and parts of a call count as tokens
+//! for `hold`, `after`, `delay` and the usage.
 //!
 //! | directive | meaning | default |
 //! |---|---|---|
 //! | `tokens=N` | number of content deltas | 8 |
 //! | `text=WORD` | text of each token | `tokI `, I from 0 |
 //! | `echo` | the tokens are the words of the last user message | |
+//! | `tool=NAME` | calls the function NAME, which the request must have, with `{"city":"Paris"}`, in three parts (Gemini: whole, with the third); once the conversation ends in the result of that call, the tokens are `NAME says` and the words of the result | |
+//! | `think=N` | thoughts before the first token, `thoughtI `, I from 0 | 0 |
 //! | `bytes=N` | pads each token to N bytes | 0 |
 //! | `stamp` | each token begins with its write time, 19 digits of Unix nanoseconds | |
 //! | `first=D` | wait before the first token (`20ms`, `2s`, `500us`) | 0 |
@@ -35,26 +48,39 @@
 //! | `early_head` | head and role delta go out at once, not with the first token | |
 //! | `hold`, `hold=N` | before token N (0: before the first byte) waits to be released | |
 //! | `finish=REASON` | the finish reason | `stop` |
-//! | `prompt_tokens=N` | in the usage | 7 |
+//! | `prompt_tokens=N`, `cached=N` | in the usage; how many of them came from a cache | 7, 0 |
+//! | `key=VALUE` | a call without this key, in the header of its dialect, gets the dialect's error | |
 //! | `after=N` | tokens before a fault of a running stream strikes | 1 |
-//! | `status=N`, `retry_after=S` | error status with an OpenAI error body; `Retry-After` | |
+//! | `status=N`, `retry_after=S` | error status with an error body of the dialect; `Retry-After` | |
 //! | a fault's name | see [`Fault`](crate::fault::Fault) | |
 //! | `ok` | no fault | |
 
 mod answer;
+mod anthropic;
+mod asked;
 mod behaviour;
+mod call;
+mod completions;
 mod connection;
+mod dialect;
+mod embeddings;
+mod gate;
+mod gemini;
+mod openai;
 mod record;
-mod request;
 mod server;
 #[cfg(test)]
 mod tests;
+mod wire;
 
-pub(crate) use answer::{push_chunk, push_last_chunk, push_response, push_stream_head};
+pub(crate) use answer::Answer;
 pub use behaviour::{Behaviour, UnknownDirective};
+pub(crate) use call::Ending;
 pub(crate) use connection::{Connection, PeerClosed};
+pub(crate) use dialect::{Dialect, Problem};
+pub use embeddings::embedding;
 pub use record::{Call, CallsOfId, Outcome, Snapshot};
-pub(crate) use server::Ending;
+pub(crate) use wire::{JSON, push_chunk, push_last_chunk, push_response, push_stream_head};
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -156,7 +182,7 @@ impl Mock {
         self.server.set_behaviour(behaviour);
     }
 
-    /// Queues behaviours: each is used by one chat call, in order, whatever that call says.
+    /// Queues behaviours: each is used by one call, in order, whatever that call says.
     pub fn enqueue(&self, behaviours: impl IntoIterator<Item = Behaviour>) {
         self.server.enqueue(behaviours);
     }

@@ -6,6 +6,9 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
+use super::asked::Asked;
+use super::connection::{self, RawRequest};
+
 /// How a call ended, seen from the upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
@@ -17,12 +20,19 @@ pub enum Outcome {
     BrokenOff,
 }
 
-/// One call of a chat completion.
+/// One call of an operation of a model, in any dialect.
 #[derive(Debug, Clone)]
 pub struct Call {
     /// The forwarded request id: the header `x-request-id`, else `metadata.id` of the body, else
     /// empty.
     pub id: String,
+    /// The path that was called, with its query.
+    pub path: String,
+    /// The model that was asked for, wherever the dialect names it.
+    pub model: String,
+    /// The text of the last message of the user that has text; of a prompt, or of what is to become
+    /// vectors. Empty when the body was longer than what is kept.
+    pub prompt: String,
     /// When the request had been read.
     pub started: Instant,
     /// How and when it ended; `None` while it is in flight.
@@ -39,11 +49,7 @@ impl Call {
     /// The value of a header of the request, white space trimmed.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
-        let head = std::str::from_utf8(&self.head).ok()?;
-        head.lines().skip(1).find_map(|line| {
-            let (key, value) = line.split_once(':')?;
-            key.eq_ignore_ascii_case(name).then(|| value.trim())
-        })
+        connection::header(&self.head, name)
     }
 
     /// The body read as JSON; null when it is none.
@@ -68,7 +74,7 @@ pub struct CallsOfId {
     pub closed_by_peer_at: Vec<u64>,
 }
 
-/// Counts over all chat calls so far.
+/// Counts over all calls so far.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapshot {
     /// All calls, also those not remembered one by one.
@@ -137,20 +143,28 @@ impl Record {
         self.changed.notify_waiters();
     }
 
-    pub(crate) fn begin(&self, id: &str, head: &Bytes, body: &Bytes) -> Ticket {
+    pub(crate) fn begin(&self, id: &str, request: &RawRequest, asked: &Asked<'_>) -> Ticket {
         let mut state = self.state.lock();
         state.counts.total += 1;
         state.counts.in_flight += 1;
         let index = state.calls.len();
         let ticket = Ticket((index < self.calls_max).then_some(index));
         if ticket.0.is_some() {
+            let is_kept = request.body.len() <= self.body_bytes_kept_max;
             state.calls.push(Call {
                 id: id.into(),
+                path: request.line().1.into(),
+                model: asked.model(),
+                prompt: if is_kept {
+                    asked.last_user_text()
+                } else {
+                    String::new()
+                },
                 started: Instant::now(),
                 ended: None,
-                head: head.clone(),
-                body: if body.len() <= self.body_bytes_kept_max {
-                    body.clone()
+                head: request.head.clone(),
+                body: if is_kept {
+                    request.body.clone()
                 } else {
                     Bytes::new()
                 },

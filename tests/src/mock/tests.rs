@@ -1,3 +1,7 @@
+mod anthropic;
+mod gemini;
+mod openai;
+
 use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
@@ -27,6 +31,21 @@ async fn send(mock: &Mock, id: &str, body: &Value) -> reqwest::Response {
         .send()
         .await
         .unwrap()
+}
+
+/// Posts to a path of the mock, with some headers.
+async fn post(
+    mock: &Mock,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &Value,
+) -> reqwest::Response {
+    let url = format!("http://{}{path}", mock.addr());
+    let request = reqwest::Client::new().post(url).json(body);
+    let request = headers.iter().fold(request, |request, (name, value)| {
+        request.header(*name, *value)
+    });
+    request.send().await.unwrap()
 }
 
 /// The `data:` payloads of a whole SSE body.
