@@ -1,6 +1,6 @@
 //! What is said to one call, whatever the dialect it is said in.
 
-use super::asked::Asked;
+use super::asked::{Asked, text_of};
 use super::behaviour::Behaviour;
 use super::wire::{push_escaped, put};
 
@@ -22,6 +22,8 @@ pub(crate) struct Answer<'a> {
     words: Option<Vec<String>>,
     /// The function that is called instead of text.
     call: Option<&'a str>,
+    /// Tokens that the beginning of the answer has already.
+    said: u32,
 }
 
 /// One piece of an answer: first the thoughts, then the call or the tokens.
@@ -45,13 +47,39 @@ impl<'a> Answer<'a> {
             _ if behaviour.echo => Some(split(asked.last_user_text())),
             _ => None,
         };
-        Self {
+        let mut answer = Self {
             serial,
             created: crate::unix_nanos() / 1_000_000_000,
             asked,
             behaviour,
             words,
             call: tool.filter(|_| asked.result.is_none()),
+            said: 0,
+        };
+        if behaviour.continues && answer.call.is_none() {
+            answer.said = answer.said_in(asked.prefix_json.map(text_of));
+        }
+        answer
+    }
+
+    /// How many tokens make up the beginning of the answer; 0 when it is another's.
+    fn said_in(&self, prefix: Option<String>) -> u32 {
+        let mut wanted = Vec::new();
+        push_escaped(
+            &mut wanted,
+            prefix.as_deref().unwrap_or_default().trim_end(),
+        );
+        let mut text = Vec::new();
+        for said in 0..self.all_tokens() {
+            if text.trim_ascii_end() == wanted {
+                return said;
+            }
+            self.push_token(&mut text, said);
+        }
+        if text.trim_ascii_end() == wanted {
+            self.all_tokens()
+        } else {
+            0
         }
     }
 
@@ -69,8 +97,12 @@ impl<'a> Answer<'a> {
         }
     }
 
-    /// Number of tokens of the text, or of the arguments of the call.
+    /// Number of tokens of the text, or of the arguments of the call; 0 when all was said before.
     pub(crate) fn tokens(&self) -> u32 {
+        self.all_tokens() - self.said
+    }
+
+    fn all_tokens(&self) -> u32 {
         match &self.words {
             _ if self.call.is_some() => u32::try_from(ARGUMENTS.len()).unwrap_or(u32::MAX),
             Some(words) => u32::try_from(words.len()).unwrap_or(u32::MAX).max(1),
@@ -88,7 +120,7 @@ impl<'a> Answer<'a> {
         match index.checked_sub(self.thoughts()) {
             None => Piece::Thought(index),
             Some(index) if self.call.is_some() => Piece::Arguments(index as usize),
-            Some(index) => Piece::Token(index),
+            Some(index) => Piece::Token(self.said + index),
         }
     }
 
@@ -150,7 +182,7 @@ impl<'a> Answer<'a> {
 
     /// Appends all of the text, for the inside of a JSON string.
     pub(crate) fn push_text(&self, out: &mut Vec<u8>) {
-        for index in 0..self.tokens() {
+        for index in self.said..self.all_tokens() {
             self.push_token(out, index);
         }
     }

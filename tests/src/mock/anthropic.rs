@@ -80,6 +80,7 @@ fn read<'a>(request: &'a RawRequest) -> Result<(Asked<'a>, Option<u64>), &'stati
         metadata: read.metadata,
         tools: read.tools.map(|json| Tools { json, names }),
         result: result(&read.messages),
+        prefix_json: prefix(&read.messages),
         ..Asked::new(Some(read.model), last.unwrap_or_default())
     };
     Ok((asked, read.max_tokens))
@@ -162,6 +163,7 @@ impl Events for Messages {
     }
 
     fn push_piece(&self, answer: &Answer<'_>, index: u32, out: &mut Vec<u8>) {
+        let is_first_of_block = index == answer.thoughts();
         push_chunk(out, |chunk| match answer.piece(index) {
             Piece::Thought(index) => {
                 if index == 0 {
@@ -187,10 +189,8 @@ impl Events for Messages {
             }
             Piece::Token(index) => {
                 let at = last_block(answer);
-                if index == 0 {
-                    push_block_start(chunk, at, |block| {
-                        block.extend_from_slice(br#"{"type":"text","text":""}"#);
-                    });
+                if is_first_of_block {
+                    push_text_start(chunk, at);
                 }
                 push_delta(chunk, at, |delta| {
                     delta.extend_from_slice(br#""type":"text_delta","text":""#);
@@ -212,6 +212,9 @@ impl Events for Messages {
 
     fn push_finish(&self, answer: &Answer<'_>, out: &mut Vec<u8>) {
         push_chunk(out, |chunk| {
+            if answer.tokens() == 0 {
+                push_text_start(chunk, last_block(answer));
+            }
             push_block_stop(chunk, last_block(answer));
             push_event(chunk, "message_delta", |data| {
                 put(
@@ -313,6 +316,12 @@ fn push_block_start(out: &mut Vec<u8>, index: u32, render: impl FnOnce(&mut Vec<
     });
 }
 
+fn push_text_start(out: &mut Vec<u8>, index: u32) {
+    push_block_start(out, index, |block| {
+        block.extend_from_slice(br#"{"type":"text","text":""}"#);
+    });
+}
+
 /// A delta that is rendered up to, and without, the quote that ends its text.
 fn push_delta(out: &mut Vec<u8>, index: u32, render: impl FnOnce(&mut Vec<u8>)) {
     push_event(out, "content_block_delta", |data| {
@@ -352,6 +361,12 @@ fn names(tools: &RawValue) -> Vec<String> {
 
     let tools: Vec<Tool> = serde_json::from_str(tools.get()).unwrap_or_default();
     tools.into_iter().map(|tool| tool.name).collect()
+}
+
+/// The beginning of an answer that the conversation ends in.
+fn prefix<'a>(messages: &[Message<'a>]) -> Option<&'a str> {
+    let last = messages.last().filter(|last| last.role == "assistant")?;
+    Some(last.content.get())
 }
 
 /// The results in the last message.

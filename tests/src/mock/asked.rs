@@ -24,6 +24,8 @@ pub(crate) struct Asked<'a> {
     pub(crate) tools: Option<Tools<'a>>,
     /// The result of a call, when the conversation ends in one.
     pub(crate) result: Option<ToolResult>,
+    /// The beginning of the answer, when the conversation ends in one, as JSON like `last_user_json`.
+    pub(crate) prefix_json: Option<&'a str>,
     /// What is to become vectors.
     pub(crate) embed: Option<Embed>,
 }
@@ -69,6 +71,7 @@ impl<'a> Asked<'a> {
             metadata: None,
             tools: None,
             result: None,
+            prefix_json: None,
             embed: None,
         }
     }

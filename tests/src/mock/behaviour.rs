@@ -14,6 +14,8 @@ pub struct Behaviour {
     /// The function that is called instead of text; once the conversation ends in the result of a call, the tokens are its
     /// name, `says`, and the words of the result.
     pub tool: Option<String>,
+    /// A conversation that ends in the beginning of an answer is answered by the tokens that are missing.
+    pub continues: bool,
     /// Number of thoughts before the first token; each is a token in the usage.
     pub think: u32,
     /// Each token is padded to this many bytes.
@@ -51,6 +53,7 @@ impl Default for Behaviour {
             text: None,
             echo: false,
             tool: None,
+            continues: false,
             think: 0,
             token_bytes_min: 0,
             stamp: false,
@@ -133,6 +136,7 @@ impl Behaviour {
             ("text", Some(value)) => self.text = Some(value.into()),
             ("echo", None) => self.echo = true,
             ("tool", Some(value)) => self.tool = Some(value.into()),
+            ("continue", None) => self.continues = true,
             ("think", Some(value)) => self.think = value.parse().ok()?,
             ("bytes", Some(value)) => self.token_bytes_min = value.parse().ok()?,
             ("stamp", None) => self.stamp = true,

@@ -107,7 +107,7 @@ impl Call<'_> {
         if behaviour.hold.is_some() {
             self.wait_for_release(connection).await?;
         }
-        let pause = behaviour.first + behaviour.delay * (self.answer.pieces() - 1);
+        let pause = behaviour.first + behaviour.delay * self.answer.pieces().saturating_sub(1);
         wait(connection, pause).await?;
         let body = self.dialect.whole(&self.answer);
         push_response(&mut connection.outbox, 200, JSON, "", &body);

@@ -29,10 +29,9 @@
 //! joined by commas, up to the next white space, found in this order, a later one winning:
 //! the `model`, the last user message that has text (a prompt, a text to embed), the first segment
 //! of the path (so `http://ADDR/mock:status=500/v1` is the base URL of a deployment that always
-//! fails, in every dialect). A
-//! behaviour queued by [`Mock::enqueue`] replaces all of that for one call. A directive that
-//! nobody knows is answered by a 400 that names it. Thoughts and parts of a call count as tokens
-//! for `hold`, `after`, `delay` and the usage.
+//! fails, in every dialect). A behaviour queued by [`Mock::enqueue`] replaces all of that for one
+//! call. A directive that nobody knows is answered by a 400 that names it. Thoughts and parts of a
+//! call count as tokens for `hold`, `after`, `delay` and the usage.
 //!
 //! | directive | meaning | default |
 //! |---|---|---|
@@ -40,6 +39,7 @@
 //! | `text=WORD` | text of each token | `tokI `, I from 0 |
 //! | `echo` | the tokens are the words of the last user message | |
 //! | `tool=NAME` | calls the function NAME, which the request must have, with `{"city":"Paris"}`, in three parts (Gemini: whole, with the third); once the conversation ends in the result of that call, the tokens are `NAME says` and the words of the result | |
+//! | `continue` | a conversation that ends in the beginning of an answer (OpenAI, DeepSeek, Anthropic) is answered by the tokens that are missing; blanks at its end do not matter | |
 //! | `think=N` | thoughts before the first token, `thoughtI `, I from 0 | 0 |
 //! | `bytes=N` | pads each token to N bytes | 0 |
 //! | `stamp` | each token begins with its write time, 19 digits of Unix nanoseconds | |

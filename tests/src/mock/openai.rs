@@ -66,6 +66,7 @@ impl Dialect for Chat {
             metadata: chat.metadata,
             tools: chat.tools.map(|json| Tools { json, names }),
             result: result(&chat.messages),
+            prefix_json: prefix(&chat.messages),
             ..asked
         };
         at_azure(request, asked)
@@ -301,6 +302,12 @@ fn result(messages: &[Message<'_>]) -> Option<ToolResult> {
             .iter()
             .all(|result| result.tool_call_id.as_ref().is_some_and(is_known)),
     })
+}
+
+/// The beginning of an answer that the conversation ends in.
+fn prefix<'a>(messages: &[Message<'a>]) -> Option<&'a str> {
+    let last = messages.last().filter(|last| last.role == "assistant")?;
+    last.content.map(RawValue::get)
 }
 
 /// The ids of the calls of a message.

@@ -147,6 +147,34 @@ async fn a_function_is_called_and_its_result_is_told() {
 }
 
 #[tokio::test]
+async fn a_begun_answer_is_continued() {
+    let mock = Mock::start().unwrap();
+    let mut body = message("mock:tokens=3,continue", true);
+    let begun = json!({ "role": "assistant", "content": "" });
+    body["messages"].as_array_mut().unwrap().push(begun);
+    // Anthropic refuses blanks at the end.
+    for (prefix, rest, tokens) in [("tok0 tok1", "tok2 ", 1), ("tok0 tok1 tok2", "", 0)] {
+        body["messages"][1]["content"] = json!(prefix);
+        let text = send(&mock, &body).await.text().await.unwrap();
+        let events = events(&text);
+        let said: String = events
+            .iter()
+            .filter_map(|(_, data)| data["delta"]["text"].as_str())
+            .collect();
+        assert_eq!(said, rest);
+        let blocks = events
+            .iter()
+            .filter(|(name, _)| name.starts_with("content_block_st"));
+        assert_eq!(blocks.count(), 2, "{text}");
+        let delta = events
+            .iter()
+            .find(|(name, _)| *name == "message_delta")
+            .unwrap();
+        assert_eq!(delta.1["usage"]["output_tokens"], tokens);
+    }
+}
+
+#[tokio::test]
 async fn tokens_are_counted() {
     let mock = Mock::start().unwrap();
     let path = "/v1/messages/count_tokens";

@@ -109,6 +109,37 @@ async fn thoughts_come_first_and_are_counted() {
 }
 
 #[tokio::test]
+async fn a_begun_answer_is_continued() {
+    let mock = Mock::start().unwrap();
+    let mut body = chat("mock:tokens=4,continue", false);
+    let begun = json!({ "role": "assistant", "content": "", "prefix": true });
+    body["messages"].as_array_mut().unwrap().push(begun);
+    for (prefix, rest) in [
+        ("tok0 tok1 ", "tok2 tok3 "),
+        ("tok0 tok1 tok2 tok3 ", ""),
+        ("something else", "tok0 tok1 tok2 tok3 "),
+        ("", "tok0 tok1 tok2 tok3 "),
+    ] {
+        body["messages"][2]["content"] = json!(prefix);
+        body["stream"] = json!(false);
+        let answer: Value = send(&mock, "", &body).await.json().await.unwrap();
+        assert_eq!(answer["choices"][0]["message"]["content"], rest, "{prefix}");
+        body["stream"] = json!(true);
+        let chunks = chunks(&send(&mock, "", &body).await.text().await.unwrap());
+        let text: String = chunks
+            .iter()
+            .filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str())
+            .collect();
+        assert_eq!(text, rest, "{prefix}");
+    }
+    body["messages"][1]["content"] = json!("mock:tokens=1");
+    body["stream"] = json!(false);
+    body["messages"][2]["content"] = json!("tok0 ");
+    let answer: Value = send(&mock, "", &body).await.json().await.unwrap();
+    assert_eq!(answer["choices"][0]["message"]["content"], "tok0 ");
+}
+
+#[tokio::test]
 async fn a_bare_prompt_is_completed() {
     let mock = Mock::start().unwrap();
     let mut body = json!({ "model": "m", "prompt": "hello mock:tokens=2,think=4" });
