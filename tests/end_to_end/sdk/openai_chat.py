@@ -4,15 +4,11 @@ import sys
 
 import openai
 
+import common
+
 
 def raises(kind, call):
-    """Calls `call`, which must raise exactly `kind`, and returns what it raised."""
-    try:
-        call()
-    except openai.APIError as error:
-        assert type(error) is kind, f"{type(error).__name__} instead of {kind.__name__}: {error}"
-        return error
-    raise AssertionError(f"no {kind.__name__}")
+    return common.raises(openai.APIError, kind, call)
 
 
 def ask(client, prompt, model="mock", **more):
