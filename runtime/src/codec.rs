@@ -16,6 +16,7 @@ use schemas::dead_letter::DeadLetter;
 use schemas::event::EventRecord;
 use schemas::framing::{self, FramingError, Record};
 use schemas::request::Request;
+use schemas::status::Status;
 
 /// Why bytes could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -141,12 +142,13 @@ impl Own {
         }
     }
 
-    fn all() -> [Self; 4] {
+    fn all() -> [Self; 5] {
         [
             Self::of::<Request>(),
             Self::of::<EventRecord>(),
             Self::of::<DeadLetter>(),
             Self::of::<Cancel>(),
+            Self::of::<Status>(),
         ]
     }
 }

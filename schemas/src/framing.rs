@@ -29,7 +29,7 @@ const FIELD_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// A record type with its newest Avro schema.
 pub trait Record: Serialize + DeserializeOwned + Send + Sync + 'static {
     /// Registry subject, `TopicNameStrategy` is not used because several topics share a record:
-    /// `lockgate.request`, `lockgate.event`, `lockgate.dead-letter`, `lockgate.cancel`.
+    /// `lockgate.request`, `lockgate.event`, `lockgate.dead-letter`, `lockgate.cancel`, `lockgate.status`.
     const SUBJECT: &'static str;
     /// The newest schema as JSON (`avro/*.avsc`).
     const SCHEMA: &'static str;

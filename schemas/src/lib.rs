@@ -14,5 +14,6 @@ pub mod header;
 pub mod id;
 pub mod model;
 pub mod request;
+pub mod status;
 pub mod time;
 pub mod topic;

@@ -18,6 +18,7 @@ use schemas::dead_letter::DeadLetter;
 use schemas::event::{Event, EventRecord};
 use schemas::framing::{self, FramingError, Record};
 use schemas::request::{Endpoint, Request};
+use schemas::status::Status;
 use serde_json::Value as Json;
 
 /// Every version that was ever frozen, oldest first; the last is the current one.
@@ -64,6 +65,7 @@ fn every_fixture_decodes_for_ever_and_encodes_back() {
     }
     check_fixture("dead-letter", &samples::dead_letter());
     check_fixture("cancel", &samples::cancel());
+    check_fixture("status", &samples::status());
 }
 
 #[test]
@@ -80,6 +82,7 @@ fn the_newest_frozen_schemas_are_the_current_ones() {
     check::<EventRecord>();
     check::<DeadLetter>();
     check::<Cancel>();
+    check::<Status>();
 }
 
 #[test]
@@ -98,6 +101,7 @@ fn current_schemas_read_what_all_frozen_ones_wrote() {
     check::<EventRecord>();
     check::<DeadLetter>();
     check::<Cancel>();
+    check::<Status>();
 }
 
 /// Stricter than Avro, as `framing` wants it: no promotion, branches of unions only appended.
@@ -139,6 +143,7 @@ fn a_writer_that_lacks_a_defaulted_field_is_read_with_the_default() {
     }
     checked += check_defaults(&samples::dead_letter());
     checked += check_defaults(&samples::cancel());
+    checked += check_defaults(&samples::status());
     assert!(checked > 200, "only {checked} combinations");
 }
 

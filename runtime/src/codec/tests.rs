@@ -178,7 +178,7 @@ async fn records_survive_a_registry() {
     // All are there now, and are found.
     let other = Codec::connect(&running.settings(false)).await.unwrap();
     assert_eq!(other.encode(&decoded).unwrap(), framed);
-    assert_eq!(running.registry.schemas.lock().unwrap().len(), 4);
+    assert_eq!(running.registry.schemas.lock().unwrap().len(), 5);
     assert_eq!(*running.registry.questions.lock().unwrap(), 0);
     running.stop().await;
 }
@@ -195,7 +195,7 @@ async fn an_id_not_seen_before_is_asked_for_once() {
         .unwrap()
         .push(("lockgate.cancel".to_owned(), text));
     let mut framed = codec.encode(&cancel()).unwrap().to_vec();
-    framed[4] = 104;
+    framed[4] = 105;
     // The new field at the end: the first branch of its union.
     framed.push(0);
     assert!(codec.decode_cached::<Cancel>(&framed).is_none());
@@ -310,7 +310,7 @@ async fn local_ids_stay_over_restarts_and_changes() {
     let later = Codec::connect_with(&settings, &[newer(json)])
         .await
         .unwrap();
-    assert_eq!(later.shared.own, [(Cancel::SUBJECT, 5)]);
+    assert_eq!(later.shared.own, [(Cancel::SUBJECT, 6)]);
     assert!(later.decode::<Cancel>(&framed).await.is_ok());
 
     let other = r#"{"type":"record","name":"Cancel","namespace":"lockgate","fields":[{"name":"x","type":"int"}]}"#;

@@ -11,6 +11,7 @@ use schemas::event::{
 };
 use schemas::id::RequestId;
 use schemas::request::{Body, Claim, Dialect, Endpoint, Lane, OnDisconnect, OnTakeover, Request};
+use schemas::status::{self, DeploymentStatus, LaneStatus, Status};
 use schemas::time::Timestamp;
 
 const RUN: Run = Run {
@@ -283,5 +284,32 @@ pub(crate) fn cancel() -> Cancel {
         reason: "client disconnected".to_owned(),
         at: at(6),
         deadline: at(600),
+    }
+}
+
+/// A heartbeat.
+pub(crate) fn status() -> Status {
+    let lane = |waiting, wait_micros, turn_micros| LaneStatus {
+        waiting,
+        wait_micros,
+        turn_micros,
+    };
+    let deployment = |health: &str, waiting| DeploymentStatus {
+        deployment: "openai/gpt-4o".to_owned(),
+        models: vec!["gpt-4".to_owned(), "gpt-4-latest".to_owned()],
+        health: health.to_owned(),
+        capacity: 64,
+        in_flight: 63,
+        interactive: lane(waiting, 1_500_000, 250_000),
+        background: lane(0, 1_500_000, 1_500_000),
+        batch: lane(4_000, 90_000_000_000, 0),
+    };
+    Status {
+        process: "7f3a9c0d1e5b2846".to_owned(),
+        at: at(7),
+        deployments: vec![
+            deployment(status::HEALTHY, 12),
+            deployment(status::EJECTED, 0),
+        ],
     }
 }
