@@ -3,6 +3,7 @@
 
 pub mod codec;
 pub mod config;
+pub mod fleet;
 pub mod log;
 pub mod objects;
 pub mod secrets;

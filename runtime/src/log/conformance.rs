@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
-use schemas::topic::{DEAD_LETTERS, REQUESTS_INTERACTIVE as TOPIC};
+use schemas::topic::DEAD_LETTERS;
+pub(super) use schemas::topic::REQUESTS_INTERACTIVE as TOPIC;
 
 use super::*;
 

@@ -263,13 +263,27 @@ impl Embedded {
     }
 
     pub(super) fn watermarks(&self, topic: &str, partition: i32) -> Result<Watermarks, LogError> {
+        self.of_partition(topic, partition, |found| found.watermarks())
+    }
+
+    /// Records from `offset` on, of the newest incarnation if they reach over several.
+    pub(super) fn lag(&self, topic: &str, partition: i32, offset: i64) -> Result<i64, LogError> {
+        self.of_partition(topic, partition, |found| found.lag(offset))
+    }
+
+    fn of_partition<T>(
+        &self,
+        topic: &str,
+        partition: i32,
+        ask: impl Fn(&partition::Partition) -> T,
+    ) -> Result<T, LogError> {
         let catalog = self.shared().catalog.load();
         let slot = catalog
             .topics
             .get(topic)
             .and_then(|topic| topic.slot(partition));
         slot.and_then(|slot| catalog.partitions.get(usize::from(slot)))
-            .map(|partition| partition.watermarks())
+            .map(|found| ask(found))
             .ok_or_else(|| no_such_partition(topic, partition))
     }
 

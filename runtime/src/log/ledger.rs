@@ -104,6 +104,16 @@ impl Ledger {
         next
     }
 
+    /// For each partition of which anything was delivered: where its completed prefix ends, committed or not.
+    #[must_use]
+    pub fn positions(&self) -> Vec<(i32, i64)> {
+        let position = |(partition, state): (&i32, &Partition)| {
+            let prefix = state.open.first().copied().or(state.end)?;
+            Some((*partition, prefix))
+        };
+        self.partitions.iter().filter_map(position).collect()
+    }
+
     /// Deliveries begun and not complete.
     #[must_use]
     pub fn open(&self) -> usize {
@@ -164,6 +174,8 @@ mod tests {
                 };
                 let expected = if prefix > committed { prefix } else { None };
                 prop_assert_eq!(ledger.committable(), expected.map(|next| (0, next)).into_iter().collect::<Vec<_>>());
+                let position = prefix.map(|prefix| (0, prefix));
+                prop_assert_eq!(ledger.positions(), position.into_iter().collect::<Vec<_>>());
                 committed = committed.max(prefix);
                 prop_assert_eq!(ledger.open(), model.iter().filter(|(_, done)| !done).count());
             }

@@ -383,6 +383,19 @@ impl Log {
         }
     }
 
+    /// About how many records lie from `offset` on: what a consumer at that position has before it. On the embedded log, of what
+    /// was appended before an unclean end, nothing counts.
+    ///
+    /// # Errors
+    /// [`LogError::Unavailable`] when no broker answers in time.
+    pub async fn lag(&self, topic: &str, partition: i32, offset: i64) -> Result<u64, LogError> {
+        let lag = match &self.backend {
+            Backend::Embedded(log) => log.lag(topic, partition, offset)?,
+            Backend::Kafka(log) => log.watermarks(topic, partition).await?.high - offset,
+        };
+        Ok(u64::try_from(lag).unwrap_or(0))
+    }
+
     /// Whether a new process means that every older one is gone (the embedded log).
     #[must_use]
     pub fn is_single_process(&self) -> bool {

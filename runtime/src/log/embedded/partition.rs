@@ -6,6 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use schemas::time::Timestamp;
 
+use super::open::INCARNATION_SHIFT;
 use crate::log::{Delivery, LogError, Position, Record, Watermarks};
 
 /// A partition. Only the committer adds to it, only the keeper raises its low end.
@@ -60,6 +61,13 @@ impl Partition {
         ends.low = low;
         ends.records_end = records_end;
         ends.high = high;
+    }
+
+    /// Records from `offset` on; of several incarnations only the newest one's.
+    pub(super) fn lag(&self, offset: i64) -> i64 {
+        let end = self.ends.lock().records_end;
+        let first = end >> INCARNATION_SHIFT << INCARNATION_SHIFT;
+        (end - offset.max(first)).max(0)
     }
 
     pub(super) fn watermarks(&self) -> Watermarks {

@@ -119,6 +119,28 @@ async fn positions_that_are_not_there_are_errors() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_lag_is_what_lies_from_a_position_on_and_does_not_count_the_jump_of_a_power_cut() {
+    let mut bed = PowerCut::new(0);
+    let log = bed.open().await;
+    let lag = async |log: &Log, offset| log.lag(conformance::TOPIC, 0, offset).await.unwrap();
+    let mut position = 0;
+    for number in 0..5 {
+        position = conformance::append(&log, 0, &number.to_string())
+            .await
+            .offset;
+    }
+    assert_eq!(lag(&log, position - 1).await, 2);
+    assert_eq!(lag(&log, position + 1).await, 0);
+    bed.kill(log).await;
+    let log = bed.open().await;
+    assert_eq!(lag(&log, position + 1).await, 0);
+    let after = conformance::append(&log, 0, "after").await.offset;
+    assert!(after > position + 1_000_000);
+    assert_eq!(lag(&log, position + 1).await, 1);
+    assert_eq!(lag(&log, after + 1).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_can_never_be_appended_is_said_at_once() {
     conformance::what_can_never_be_appended_is_said_at_once(&mut PowerCut::new(0)).await;
 }
