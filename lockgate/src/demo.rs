@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use runtime::config::{
-    Config, Deployment, Model, Provider, ProviderKind, ScriptLine, TimeoutsOver,
+    Config, Deployment, Limits, Model, Provider, ProviderKind, ScriptLine, TimeoutsOver,
 };
 use runtime::store::keys::{NewKey, Role};
 use runtime::store::{Store, StoreError};
@@ -35,7 +35,7 @@ pub(crate) fn add_model(config: &mut Config) {
             provider: name.clone(),
             model: "echo".to_owned(),
             weight: 1,
-            concurrency_max: 1_000,
+            limits: Limits::default(),
         }],
         attempts_max: 3,
         timeouts: TimeoutsOver::default(),

@@ -15,6 +15,7 @@ use crate::adapters::failure::Failure;
 use crate::adapters::operation::{self, Operation};
 use crate::adapters::{Ask, Calling, Step};
 use crate::config::{Deployment, Model};
+use crate::gate::{Permit, Verdict};
 use crate::request::{Job, Outcome, call_span, micros};
 use crate::router::{Class, Next, Plan, Readiness};
 use crate::signal::FENCED;
@@ -131,14 +132,18 @@ impl Job<'_> {
                 let pause = pause.mul_f64(rand::random_range(0.5..1.0));
                 self.meanwhile(tokio::time::sleep(pause)).await;
             }
-            let lane = self.task.request.lane;
+            let task = self.task;
+            let (lane, tenant) = (task.request.lane, task.request.tenant.as_str());
+            let entering = deployment
+                .gate
+                .enter(lane, tenant, prompt_tokens(operation));
             let permit = if self.started {
-                self.meanwhile(deployment.gate.enter(lane)).await
+                self.meanwhile(entering).await
             } else {
                 tokio::select! {
                     biased;
-                    () = self.task.hold.signal().raised(FENCED) => return Outcome::Left,
-                    permit = deployment.gate.enter(lane) => permit,
+                    () = task.hold.signal().raised(FENCED) => return Outcome::Left,
+                    permit = entering => permit,
                 }
             };
             if !self.begin(&deployment.name) {
@@ -149,10 +154,10 @@ impl Job<'_> {
             }
             let span = call_span(&deployment.name, self.attempts.len() + 1);
             let called = self
-                .call(deployment, body, operation, &span)
+                .call(deployment, body, operation, &permit, &span)
                 .instrument(span.clone())
                 .await;
-            drop(permit);
+            permit.end(verdict(&called));
             match called {
                 Called::Answered { body, usage } => {
                     self.close(None, Some(usage), "answered");
@@ -183,6 +188,7 @@ impl Job<'_> {
         deployment: &Deployment,
         body: &Bytes,
         operation: &Operation<'_>,
+        permit: &Permit,
         span: &tracing::Span,
     ) -> Called {
         self.assembly.begin(operation, body, &deployment.model);
@@ -194,7 +200,12 @@ impl Job<'_> {
             attributes: &self.task.request.attributes,
         });
         let called = self
-            .listen(calling.as_mut(), deployment.timeouts, operation.stream())
+            .listen(
+                calling.as_mut(),
+                deployment.timeouts,
+                operation.stream(),
+                permit,
+            )
             .await;
         self.note(calling.as_ref());
         if let Called::Answered { .. } = called {
@@ -209,6 +220,7 @@ impl Job<'_> {
         calling: &mut dyn Calling,
         timeouts: Option<Timeouts>,
         stream: bool,
+        permit: &Permit,
     ) -> Called {
         let mut clock = Clock::new(timeouts, stream);
         let mut timer = std::pin::pin!(tokio::time::sleep_until(clock.due()));
@@ -260,7 +272,7 @@ impl Job<'_> {
                     if clock.spoke || token || preface.len() >= PREFACE_MAX {
                         if !clock.spoke {
                             clock.spoke = true;
-                            self.first_token();
+                            self.first_token(permit);
                         }
                         preface
                             .drain(..)
@@ -292,9 +304,10 @@ impl Job<'_> {
         }
     }
 
-    fn first_token(&mut self) {
+    fn first_token(&mut self, permit: &Permit) {
         if let Some(current) = &mut self.current {
             let after = current.since.elapsed();
+            permit.first_token(after);
             current.attempt.first_token_micros = Some(micros(after));
             self.work.metrics.first_token(&current.deployment, after);
         }
@@ -381,6 +394,32 @@ impl Clock {
     fn is_over(&self) -> bool {
         self.timeouts
             .is_some_and(|timeouts| self.since + timeouts.total <= Instant::now())
+    }
+}
+
+/// What the prompt comes to, by the usual four bytes a token; the gate is told the truth when the answer is there.
+fn prompt_tokens(operation: &Operation<'_>) -> u64 {
+    u64::try_from(operation.prompt_bytes() / 4).unwrap_or(u64::MAX)
+}
+
+/// What the end of a call says of how busy the provider is.
+fn verdict(called: &Called) -> Verdict {
+    let tokens = |count: i64| u64::try_from(count).unwrap_or(0);
+    match called {
+        Called::Answered { usage, .. } => Verdict::Answered {
+            total_tokens: tokens(usage.prompt_tokens.saturating_add(usage.completion_tokens)),
+            answer_tokens: tokens(usage.completion_tokens),
+        },
+        Called::Failed(failure) => match failure.class {
+            Class::Passing | Class::Silent => Verdict::PushedBack,
+            Class::Key if failure.error.status == 429 => Verdict::PushedBack,
+            Class::Key | Class::Refused | Class::Unfit => Verdict::Failed,
+        },
+        // A fault of ours is a 500; what the provider did is one of these.
+        Called::Broken(error) => match error.status {
+            429 | 502..=504 | 529 => Verdict::PushedBack,
+            _ => Verdict::Failed,
+        },
     }
 }
 

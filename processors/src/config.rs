@@ -15,7 +15,7 @@ use crate::adapters::keys::{Key, Keys};
 use crate::adapters::scripted::Scripted;
 use crate::adapters::{Adapter, wire};
 use crate::error::Error;
-use crate::gate::{Gate, Slack};
+use crate::gate::{Gate, Limits, Slack};
 use crate::router::Router;
 
 /// Settings of the processors.
@@ -105,7 +105,7 @@ pub(crate) fn models(
             })?;
             let (adapter, gate) = deployments.entry(name).or_insert_with_key(|name| {
                 let name = name.as_str().into();
-                let gate = Gate::new(name, deployment.concurrency_max, Arc::clone(slack));
+                let gate = Gate::new(name, limits(&deployment.limits), Arc::clone(slack));
                 (provider.adapter(&deployment.model), gate)
             });
             own.push(Deployment {
@@ -126,6 +126,15 @@ pub(crate) fn models(
         );
     }
     Ok(models)
+}
+
+fn limits(limits: &config::Limits) -> Limits {
+    Limits {
+        concurrency_max: limits.concurrency,
+        adaptive: limits.adaptive,
+        requests_per_minute: limits.requests_per_minute,
+        tokens_per_minute: limits.tokens_per_minute,
+    }
 }
 
 fn set_up<'p>(

@@ -76,7 +76,7 @@ impl Metrics {
             .with_callback(move |observer| {
                 for gate in &gates {
                     let deployment = KeyValue::new(key::DEPLOYMENT, Arc::clone(gate.name()));
-                    observer.observe(gate.in_flight() as u64, &[deployment]);
+                    observer.observe(gate.snapshot().in_flight as u64, &[deployment]);
                 }
             })
             .build();

@@ -502,8 +502,32 @@ pub struct Deployment {
     pub model: String,
     /// Share of the calls, relative to the others. Default 1.
     pub weight: u32,
+    /// What it takes.
+    pub limits: Limits,
+}
+
+/// What one deployment takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
     /// Calls at once from one process. Default 1,000.
-    pub concurrency_max: usize,
+    pub concurrency: usize,
+    /// Whether fewer calls are made at once while the provider pushes back. Default false.
+    pub adaptive: bool,
+    /// Calls a minute from all processes; none: no limit.
+    pub requests_per_minute: Option<u64>,
+    /// Tokens of prompts and answers a minute from all processes; none: no limit.
+    pub tokens_per_minute: Option<u64>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            concurrency: 1_000,
+            adaptive: false,
+            requests_per_minute: None,
+            tokens_per_minute: None,
+        }
+    }
 }
 
 // By hand where there are URLs: their own `Debug` shows passwords.

@@ -1,16 +1,45 @@
-//! The admission gate of a deployment: so many calls at once, lanes strictly before each
-//! other, first come first served within a lane.
+//! The admission gate of a deployment: so many calls at once and in a minute, lanes strictly
+//! before each other, tenants in turn within a lane.
+//!
+//! What is decided is in [`state`], pure; here are the lock, the waiting and the giving back.
 
-use std::collections::VecDeque;
+mod bucket;
+mod capacity;
+mod queue;
+mod slack;
+mod state;
+
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use schemas::request::Lane;
+use schemas::status::LaneStatus;
 use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
 
-/// Queues longer than this are searched for waiters that left.
-const SWEEP_FROM: usize = 64;
+pub(crate) use slack::Slack;
+pub(crate) use state::Verdict;
+
+use state::{Next, Pass, State};
+
+/// A rate is looked at again after this long at the latest, since the part of this process may have grown meanwhile.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How much a deployment takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Limits {
+    /// Calls at once from this process.
+    pub(crate) concurrency_max: usize,
+    /// Whether fewer are made while the provider pushes back.
+    pub(crate) adaptive: bool,
+    /// Calls in a minute from all processes.
+    pub(crate) requests_per_minute: Option<u64>,
+    /// Tokens in a minute, prompts and answers, from all processes.
+    pub(crate) tokens_per_minute: Option<u64>,
+}
 
 /// Bounds the calls to one deployment; clones share it.
 #[derive(Debug, Clone)]
@@ -22,140 +51,134 @@ pub(crate) struct Gate {
 struct Inner {
     /// `provider/model`, for metrics.
     name: Arc<str>,
-    concurrency_max: usize,
-    state: Mutex<State>,
+    state: Mutex<State<oneshot::Sender<Permit>>>,
+    /// Those who really wait, by lane.
+    waiting: [AtomicUsize; 3],
     slack: Arc<Slack>,
-}
-
-#[derive(Debug)]
-struct State {
-    free: usize,
-    waiting: [Queue; 3],
-}
-
-#[derive(Debug)]
-struct Queue {
-    waiters: VecDeque<oneshot::Sender<Permit>>,
-    sweep_at: usize,
+    /// Whether time alone can let somebody through.
+    is_paced: bool,
+    /// Held by the one of those who wait who looks at the clock for all.
+    clock: tokio::sync::Mutex<()>,
+    /// Somebody waits for a rate, of which the one at the clock may not know.
+    paced: Notify,
 }
 
 /// The right to make one call; given back when dropped.
 #[derive(Debug)]
 pub(crate) struct Permit {
     gate: Option<Arc<Inner>>,
+    pass: Pass,
+    /// Whether it has reached the one who waited for it.
+    arrived: bool,
+    verdict: Option<Verdict>,
 }
 
-/// How many calls wait before the gates of the process, by lane: what says whether a
-/// consumer of a patient lane should pull more.
-#[derive(Debug)]
-pub(crate) struct Slack {
-    waiting: [AtomicUsize; 3],
-    waiting_max: usize,
-    relieved: Notify,
+/// A gate at one moment.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Snapshot {
+    /// Calls at once, as of now.
+    pub(crate) capacity: usize,
+    /// Calls in progress.
+    pub(crate) in_flight: usize,
+    /// What waits, most urgent lane first.
+    pub(crate) lanes: [LaneStatus; 3],
 }
 
 /// A call that waits before a gate; leaves the count when dropped.
 struct Waiting<'a> {
-    slack: &'a Slack,
-    lane: usize,
+    gate: &'a Inner,
+    lane: Lane,
 }
 
-impl Slack {
-    /// Patient lanes are held up from `waiting_max` waiting calls of their own or of more urgent lanes.
-    pub(crate) fn new(waiting_max: usize) -> Arc<Self> {
-        Arc::new(Self {
-            waiting: [const { AtomicUsize::new(0) }; 3],
-            waiting_max: waiting_max.max(1),
-            relieved: Notify::new(),
-        })
-    }
-
-    /// Whether a consumer of `lane` should go on pulling; the interactive one always does.
-    pub(crate) fn has_slack(&self, lane: Lane) -> bool {
-        lane == Lane::Interactive || self.waiting_before(lane) < self.waiting_max
-    }
-
-    /// Whether a consumer of `lane` that was held up should begin again.
-    pub(crate) fn is_relieved(&self, lane: Lane) -> bool {
-        lane == Lane::Interactive || self.waiting_before(lane) <= self.waiting_max / 2
-    }
-
-    /// Resolves when a waiting call got through its gate.
-    ///
-    /// # Cancel safety
-    /// May be dropped; look at [`Slack::is_relieved`] after creating it and before awaiting it.
-    pub(crate) fn relieved(&self) -> tokio::sync::futures::Notified<'_> {
-        self.relieved.notified()
-    }
-
-    fn waiting_before(&self, lane: Lane) -> usize {
-        self.waiting[..=lane as usize]
-            .iter()
-            .map(|count| count.load(Ordering::Relaxed))
-            .sum()
+impl<'a> Waiting<'a> {
+    fn new(gate: &'a Inner, lane: Lane) -> Self {
+        gate.waiting[lane as usize].fetch_add(1, Ordering::Relaxed);
+        gate.slack.enter(lane);
+        Self { gate, lane }
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.slack.waiting[self.lane].fetch_sub(1, Ordering::Relaxed);
-        self.slack.relieved.notify_waiters();
+        self.gate.waiting[self.lane as usize].fetch_sub(1, Ordering::Relaxed);
+        self.gate.slack.leave(self.lane);
     }
 }
 
 impl Gate {
-    /// A gate that lets `concurrency_max` calls through at once.
-    pub(crate) fn new(name: Arc<str>, concurrency_max: usize, slack: Arc<Slack>) -> Self {
-        let concurrency_max = concurrency_max.max(1);
-        let queue = || Queue {
-            waiters: VecDeque::new(),
-            sweep_at: SWEEP_FROM,
-        };
+    /// A gate with these limits.
+    pub(crate) fn new(name: Arc<str>, limits: Limits, slack: Arc<Slack>) -> Self {
+        let state = State::new(limits, Instant::now());
         Self {
             inner: Arc::new(Inner {
                 name,
-                concurrency_max,
-                state: Mutex::new(State {
-                    free: concurrency_max,
-                    waiting: [queue(), queue(), queue()],
-                }),
+                is_paced: state.is_paced(),
+                state: Mutex::new(state),
+                waiting: [const { AtomicUsize::new(0) }; 3],
                 slack,
+                clock: tokio::sync::Mutex::default(),
+                paced: Notify::new(),
             }),
         }
     }
 
-    /// Waits for a free place; calls of a more urgent lane go first.
+    /// Waits until a call may be made whose prompt has about so many tokens.
     ///
     /// # Cancel safety
     /// Dropping the future gives up the place in the queue, and a permit that was on its way.
-    pub(crate) async fn enter(&self, lane: Lane) -> Permit {
-        let lane = lane as usize;
-        let granted = {
-            let mut state = self.inner.state.lock();
-            if state.free > 0 {
-                state.free -= 1;
-                return Permit {
-                    gate: Some(Arc::clone(&self.inner)),
-                };
+    pub(crate) async fn enter(&self, lane: Lane, tenant: &str, prompt_tokens: u64) -> Permit {
+        let inner = &self.inner;
+        let (waiting, mut granted) = {
+            let mut state = inner.state.lock();
+            let now = Instant::now();
+            if let Some(pass) = state.enter(prompt_tokens, now) {
+                return Permit::arrived(Arc::clone(inner), pass);
             }
             let (grant, granted) = oneshot::channel();
-            state.waiting[lane].push(grant);
-            granted
+            let waits = |other: &oneshot::Sender<Permit>| !other.is_closed();
+            state.wait(lane, tenant, grant, prompt_tokens, waits);
+            let waiting = Waiting::new(inner, lane);
+            inner.let_through(&mut state, now);
+            (waiting, granted)
         };
-        self.inner.slack.waiting[lane].fetch_add(1, Ordering::Relaxed);
-        let waiting = Waiting {
-            slack: &self.inner.slack,
-            lane,
+        let permit = if inner.is_paced {
+            tokio::select! {
+                biased;
+                permit = &mut granted => permit,
+                never = inner.keep_time() => match never {},
+            }
+        } else {
+            granted.await
         };
-        let permit = granted.await;
         drop(waiting);
-        // The sender lives in the gate, which this handle keeps: it is never dropped unsent.
-        permit.unwrap_or(Permit { gate: None })
+        match permit {
+            Ok(mut permit) => {
+                permit.arrived = true;
+                permit
+            }
+            // The sender lives in the gate, which this handle keeps: it is never dropped unsent.
+            Err(_) => Permit::void(),
+        }
     }
 
-    /// Calls in progress.
-    pub(crate) fn in_flight(&self) -> usize {
-        self.inner.concurrency_max - self.inner.state.lock().free
+    /// `processes` share what the deployment takes in a minute.
+    pub(crate) fn share(&self, processes: usize) {
+        if self.inner.is_paced {
+            let mut state = self.inner.state.lock();
+            state.share(processes, Instant::now());
+        }
+    }
+
+    /// How it is now.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let waiting = [0, 1, 2].map(|lane: usize| self.inner.waiting[lane].load(Ordering::Relaxed));
+        let mut state = self.inner.state.lock();
+        let now = Instant::now();
+        Snapshot {
+            capacity: state.capacity.get(),
+            in_flight: state.in_flight(),
+            lanes: Lane::ALL.map(|lane| state.lane(lane, &waiting, now)),
+        }
     }
 
     /// `provider/model`.
@@ -164,13 +187,84 @@ impl Gate {
     }
 }
 
-impl Queue {
-    fn push(&mut self, grant: oneshot::Sender<Permit>) {
-        if self.waiters.len() >= self.sweep_at {
-            self.waiters.retain(|waiter| !waiter.is_closed());
-            self.sweep_at = (self.waiters.len() * 2).max(SWEEP_FROM);
+impl Inner {
+    /// Lets through whoever may; how long until a rate lets the next one through, when that is what holds it up.
+    fn let_through(
+        self: &Arc<Self>,
+        state: &mut State<oneshot::Sender<Permit>>,
+        now: Instant,
+    ) -> Option<Duration> {
+        loop {
+            match state.next(now, |other| !other.is_closed()) {
+                Next::Nobody => return None,
+                Next::After(due) => {
+                    self.paced.notify_one();
+                    return Some(due);
+                }
+                Next::Pass(grant, pass) => {
+                    let permit = Permit {
+                        gate: Some(Arc::clone(self)),
+                        pass,
+                        arrived: false,
+                        verdict: None,
+                    };
+                    // Who has left meanwhile gives it back here, under the lock that is held already.
+                    if let Err(mut refused) = grant.send(permit) {
+                        refused.gate = None;
+                        state.withdraw(pass, now);
+                    }
+                }
+            }
         }
-        self.waiters.push_back(grant);
+    }
+
+    /// Lets calls through as time allows. Everybody who waits runs it, and one at a time really does: whichever leaves, there is
+    /// always another.
+    async fn keep_time(self: &Arc<Self>) -> Infallible {
+        let _at_the_clock = self.clock.lock().await;
+        loop {
+            let due = {
+                let mut state = self.state.lock();
+                self.let_through(&mut state, Instant::now())
+            };
+            match due {
+                Some(due) => tokio::time::sleep(due.min(LOOK_EVERY)).await,
+                None => self.paced.notified().await,
+            }
+        }
+    }
+}
+
+impl Permit {
+    fn arrived(gate: Arc<Inner>, pass: Pass) -> Self {
+        Self {
+            gate: Some(gate),
+            pass,
+            arrived: true,
+            verdict: None,
+        }
+    }
+
+    fn void() -> Self {
+        Self {
+            gate: None,
+            pass: Pass::none(),
+            arrived: false,
+            verdict: None,
+        }
+    }
+
+    /// The first token of the answer came so long after the call.
+    pub(crate) fn first_token(&self, after: Duration) {
+        if let Some(gate) = &self.gate {
+            let (now, epoch) = (Instant::now(), self.pass.epoch);
+            gate.state.lock().capacity.first_token(after, epoch, now);
+        }
+    }
+
+    /// Gives the place back and says how the call ended.
+    pub(crate) fn end(mut self, verdict: Verdict) {
+        self.verdict = Some(verdict);
     }
 }
 
@@ -179,90 +273,16 @@ impl Drop for Permit {
         let Some(gate) = self.gate.take() else {
             return;
         };
-        let mut permit = Self { gate: Some(gate) };
-        // Hands the place to the first who still waits; one who left gives it back here.
-        while let Some(gate) = permit.gate.take() {
-            let next = {
-                let mut state = gate.state.lock();
-                let next = state
-                    .waiting
-                    .iter_mut()
-                    .find_map(|queue| queue.waiters.pop_front());
-                if next.is_none() {
-                    state.free += 1;
-                }
-                next
-            };
-            let Some(next) = next else {
-                return;
-            };
-            match next.send(Self { gate: Some(gate) }) {
-                Ok(()) => return,
-                Err(refused) => permit = refused,
-            }
+        let mut state = gate.state.lock();
+        let now = Instant::now();
+        if self.arrived {
+            state.leave(self.pass, self.verdict, now);
+        } else {
+            state.withdraw(self.pass, now);
         }
+        gate.let_through(&mut state, now);
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use futures::FutureExt;
-    use futures::future::BoxFuture;
-
-    use super::*;
-
-    fn gate(concurrency_max: usize) -> (Gate, Arc<Slack>) {
-        let slack = Slack::new(2);
-        let gate = Gate::new("p/m".into(), concurrency_max, Arc::clone(&slack));
-        (gate, slack)
-    }
-
-    fn enter(gate: &Gate, lane: Lane) -> BoxFuture<'static, Permit> {
-        let gate = gate.clone();
-        let mut entering = async move { gate.enter(lane).await }.boxed();
-        assert!((&mut entering).now_or_never().is_none(), "has to wait");
-        entering
-    }
-
-    #[test]
-    fn lanes_go_strictly_before_each_other_and_first_come_within_a_lane() {
-        let (gate, _) = gate(1);
-        let held = gate.enter(Lane::Batch).now_or_never().unwrap();
-        let mut batch = enter(&gate, Lane::Batch);
-        let mut first = enter(&gate, Lane::Interactive);
-        let mut second = enter(&gate, Lane::Interactive);
-        drop(held);
-        assert!((&mut batch).now_or_never().is_none());
-        assert!((&mut second).now_or_never().is_none());
-        drop((&mut first).now_or_never().unwrap());
-        drop((&mut second).now_or_never().unwrap());
-        drop((&mut batch).now_or_never().unwrap());
-        assert_eq!(gate.in_flight(), 0);
-    }
-
-    #[test]
-    fn a_place_is_not_lost_when_those_who_waited_for_it_have_left() {
-        let (gate, slack) = gate(1);
-        let held = gate.enter(Lane::Interactive).now_or_never().unwrap();
-        drop(enter(&gate, Lane::Interactive));
-        let granted = enter(&gate, Lane::Background);
-        drop(held);
-        // The permit is on its way to a waiter who leaves without having looked.
-        drop(granted);
-        assert_eq!(gate.in_flight(), 0);
-        assert!(slack.is_relieved(Lane::Batch));
-    }
-
-    #[test]
-    fn patient_lanes_are_held_up_while_calls_wait() {
-        let (gate, slack) = gate(1);
-        let held = gate.enter(Lane::Interactive).now_or_never().unwrap();
-        let _one = enter(&gate, Lane::Interactive);
-        assert!(slack.has_slack(Lane::Background));
-        let _two = enter(&gate, Lane::Background);
-        assert!(!slack.has_slack(Lane::Background));
-        assert!(!slack.has_slack(Lane::Batch));
-        assert!(slack.has_slack(Lane::Interactive));
-        drop(held);
-    }
-}
+mod tests;

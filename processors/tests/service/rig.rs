@@ -8,7 +8,8 @@ use bytes::Bytes;
 use processors::{Parts, Settings};
 use runtime::codec::{self, Codec};
 use runtime::config::{
-    self, Api, Deployment, Http, KeySource, Model, Provider, ProviderKind, Timeouts, TimeoutsOver,
+    self, Api, Deployment, Http, KeySource, Limits, Model, Provider, ProviderKind, Timeouts,
+    TimeoutsOver,
 };
 use runtime::log::{self, Durability, Log, Place, Record};
 use runtime::objects::Objects;
@@ -415,7 +416,10 @@ pub(crate) fn settings(urls: &[&str]) -> Settings {
         provider: format!("p{index}"),
         model: format!("m{index}"),
         weight: u32::from(index == 0),
-        concurrency_max: 100,
+        limits: Limits {
+            concurrency: 100,
+            ..Limits::default()
+        },
     });
     Settings {
         processors: config::Processors {

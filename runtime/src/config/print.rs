@@ -367,13 +367,25 @@ fn model(model: &Model) -> Node {
 }
 
 fn deployment(deployment: &Deployment) -> Node {
+    let limits = &deployment.limits;
     map([
         ("provider", text(&deployment.provider)),
         ("model", text(&deployment.model)),
         ("weight", number(deployment.weight)),
         (
             "limits",
-            map([("concurrency", number(deployment.concurrency_max))]),
+            map([
+                ("concurrency", number(limits.concurrency)),
+                ("adaptive", Node::Bool(limits.adaptive)),
+                (
+                    "requests_per_minute",
+                    optional(limits.requests_per_minute, number),
+                ),
+                (
+                    "tokens_per_minute",
+                    optional(limits.tokens_per_minute, number),
+                ),
+            ]),
         ),
     ])
 }

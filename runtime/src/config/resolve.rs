@@ -15,9 +15,9 @@ use url::Url;
 use super::reader::{Notes, Section};
 use super::source::Variables;
 use super::{
-    Api, Bodies, Config, Deployment, Fault, Http, KeySource, Log, LogFormat, Model, Objects,
-    Processors, Provider, ProviderKind, Replies, Results, Role, SchemaRegistry, ScriptLine,
-    Secrets, Server, Shutdown, Store, Telemetry, Timeouts, TimeoutsOver, check,
+    Api, Bodies, Config, Deployment, Fault, Http, KeySource, Limits, Log, LogFormat, Model,
+    Objects, Processors, Provider, ProviderKind, Replies, Results, Role, SchemaRegistry,
+    ScriptLine, Secrets, Server, Shutdown, Store, Telemetry, Timeouts, TimeoutsOver, check,
 };
 use crate::secrets::SecretName;
 
@@ -507,14 +507,19 @@ fn model(mut section: Section<'_>) -> Model {
 }
 
 fn deployment(mut section: Section<'_>) -> Deployment {
-    let mut limits = section.section("limits");
-    let concurrency_max = limits.number("concurrency", 1..=COUNT_MAX).unwrap_or(1_000);
-    limits.finish();
+    let mut read = section.section("limits");
+    let limits = Limits {
+        concurrency: read.number("concurrency", 1..=COUNT_MAX).unwrap_or(1_000),
+        adaptive: read.or("adaptive", false),
+        requests_per_minute: read.number("requests_per_minute", 1..=i64::MAX),
+        tokens_per_minute: read.number("tokens_per_minute", 1..=i64::MAX),
+    };
+    read.finish();
     let deployment = Deployment {
         provider: section.required("provider").unwrap_or_default(),
         model: section.required("model").unwrap_or_default(),
         weight: section.number("weight", 1..=1_000_000).unwrap_or(1),
-        concurrency_max,
+        limits,
     };
     section.finish();
     deployment

@@ -89,7 +89,7 @@ fn an_empty_file_gives_the_defaults() {
 fn the_example_is_read() {
     let config = read(EXAMPLE, &[("LOCAL_API_KEY", "hunter2")], Some(Role::Serve)).unwrap();
     assert_eq!(config.models[0].deployments[0].weight, 3);
-    assert_eq!(config.models[0].deployments[0].concurrency_max, 1_000);
+    assert_eq!(config.models[0].deployments[0].limits, Limits::default());
     assert_eq!(config.models[1].attempts_max, 3);
     let Http { keys, timeouts, .. } = http(&config);
     assert_eq!(keys[0].name(), "LOCAL_API_KEY");
@@ -150,6 +150,34 @@ fn azure_has_a_version_but_for_its_newer_api() {
     assert_eq!(version(newer), None);
     let preview = format!("{newer}, api_version: preview");
     assert_eq!(version(&preview).as_deref(), Some("preview"));
+}
+
+#[test]
+fn limits_are_read_and_printed_as_they_were() {
+    let text = r#"
+providers: [ { name: demo, kind: scripted, script: [ { model: echo, reply: hi } ] } ]
+models:
+  - name: demo
+    deployments:
+      - { provider: demo, model: echo,
+          limits: { concurrency: 8, adaptive: true, requests_per_minute: 600, tokens_per_minute: 40000 } }
+"#;
+    let config = read(text, &[], None).unwrap();
+    let limits = config.models[0].deployments[0].limits;
+    let expected = Limits {
+        concurrency: 8,
+        adaptive: true,
+        requests_per_minute: Some(600),
+        tokens_per_minute: Some(40_000),
+    };
+    assert_eq!(limits, expected);
+    let again = read(&config.print(), &[], None).unwrap();
+    assert_eq!(again.models[0].deployments[0].limits, expected);
+    let none = text.replace("600", "0").replace("true", "maybe");
+    let shown = faults(&none, &[], None).join("\n");
+    for key in ["requests_per_minute", "adaptive"] {
+        assert!(shown.contains(&format!("limits.{key}")), "{shown}");
+    }
 }
 
 #[test]

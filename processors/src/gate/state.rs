@@ -1,0 +1,275 @@
+//! What a gate knows, and what it decides: who may call now, who is next, how long the others
+//! wait. Pure: the clock is passed in.
+
+use std::time::Duration;
+
+use schemas::request::Lane;
+use schemas::status::LaneStatus;
+use tokio::time::Instant;
+
+use super::Limits;
+use super::bucket::Bucket;
+use super::capacity::Capacity;
+use super::queue::Queue;
+
+/// Weight of one more observation in a mean.
+const WEIGHT: f64 = 1.0 / 16.0;
+/// What an answer is taken to cost before any has ended, in tokens.
+const ANSWER_UNKNOWN: f64 = 256.0;
+
+/// The state of one gate; `W` is whoever waits.
+#[derive(Debug)]
+pub(crate) struct State<W> {
+    pub(super) capacity: Capacity,
+    queue: Queue<Waiting<W>>,
+    in_flight: usize,
+    limits: Limits,
+    requests: Option<Bucket>,
+    tokens: Option<Bucket>,
+    /// How long a place is taken, in seconds; none before the first was given back.
+    service: Option<f64>,
+    /// Tokens of an answer.
+    answer: f64,
+    /// Tokens reserved for a call.
+    reserved: f64,
+}
+
+#[derive(Debug)]
+struct Waiting<W> {
+    who: W,
+    prompt_tokens: u64,
+}
+
+/// What a call was let through with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pass {
+    /// When it was let through.
+    pub(super) since: Instant,
+    /// See [`Capacity::epoch`].
+    pub(super) epoch: u64,
+    /// Tokens reserved for it.
+    tokens: f64,
+}
+
+/// Who is let through next.
+#[derive(Debug)]
+pub(crate) enum Next<W> {
+    /// This one, now.
+    Pass(W, Pass),
+    /// Nobody before a rate allows it, after so long.
+    After(Duration),
+    /// Nobody before somebody comes or leaves.
+    Nobody,
+}
+
+/// How a call ended, as far as a gate cares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// The provider answered, with so many tokens in all and so many in the answer.
+    Answered {
+        /// Prompt and answer.
+        total_tokens: u64,
+        /// The answer alone.
+        answer_tokens: u64,
+    },
+    /// The provider was too busy: 429, 5xx, or silent until a time-out.
+    PushedBack,
+    /// It failed otherwise; the provider is none the busier for it.
+    Failed,
+}
+
+impl Pass {
+    /// Of no gate.
+    pub(super) fn none() -> Self {
+        Self {
+            since: Instant::now(),
+            epoch: 0,
+            tokens: 0.0,
+        }
+    }
+}
+
+impl<W> State<W> {
+    /// A state with everything free.
+    pub(crate) fn new(limits: Limits, now: Instant) -> Self {
+        let bucket = |limit: Option<u64>| limit.map(|limit| Bucket::new(limit as f64, now));
+        Self {
+            capacity: Capacity::new(limits.concurrency_max, limits.adaptive),
+            queue: Queue::default(),
+            in_flight: 0,
+            limits,
+            requests: bucket(limits.requests_per_minute),
+            tokens: bucket(limits.tokens_per_minute),
+            service: None,
+            answer: ANSWER_UNKNOWN,
+            reserved: 0.0,
+        }
+    }
+
+    /// Whether the calls in a minute are bounded: then time alone can let somebody through.
+    pub(crate) fn is_paced(&self) -> bool {
+        self.requests.is_some() || self.tokens.is_some()
+    }
+
+    /// Calls in progress.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// Takes this process's part of limits that `processes` share.
+    pub(crate) fn share(&mut self, processes: usize, now: Instant) {
+        let set = |bucket: &mut Option<Bucket>, limit: Option<u64>| {
+            if let (Some(bucket), Some(limit)) = (bucket, limit) {
+                bucket.set_rate(limit as f64 / processes.max(1) as f64, now);
+            }
+        };
+        set(&mut self.requests, self.limits.requests_per_minute);
+        set(&mut self.tokens, self.limits.tokens_per_minute);
+    }
+
+    /// Lets a call through at once, when nobody waits and nothing forbids it.
+    pub(crate) fn enter(&mut self, prompt_tokens: u64, now: Instant) -> Option<Pass> {
+        let free = self.queue.is_empty() && self.in_flight < self.capacity.get();
+        let tokens = self.reservation(prompt_tokens);
+        (free && self.due(tokens, now).is_none()).then(|| self.pass(tokens, now))
+    }
+
+    /// Puts a call into the queue.
+    pub(crate) fn wait(
+        &mut self,
+        lane: Lane,
+        tenant: &str,
+        who: W,
+        prompt_tokens: u64,
+        waits: impl Fn(&W) -> bool,
+    ) {
+        let call = Waiting { who, prompt_tokens };
+        self.queue.push(lane, tenant, call, |call| waits(&call.who));
+    }
+
+    /// Lets the next call through, if there is one and nothing forbids it.
+    pub(crate) fn next(&mut self, now: Instant, waits: impl Fn(&W) -> bool) -> Next<W> {
+        if self.in_flight >= self.capacity.get() {
+            return Next::Nobody;
+        }
+        let head = self.queue.head(|call| waits(&call.who));
+        let Some(prompt_tokens) = head.map(|call| call.prompt_tokens) else {
+            return Next::Nobody;
+        };
+        let tokens = self.reservation(prompt_tokens);
+        if let Some(due) = self.due(tokens, now) {
+            return Next::After(due);
+        }
+        match self.queue.pop() {
+            Some(call) => Next::Pass(call.who, self.pass(tokens, now)),
+            None => Next::Nobody,
+        }
+    }
+
+    /// Takes a place back from one who left without having called.
+    pub(crate) fn withdraw(&mut self, pass: Pass, now: Instant) {
+        self.in_flight -= 1;
+        if let Some(requests) = &mut self.requests {
+            requests.give_back(1.0, now);
+        }
+        self.settle(pass, 0.0, now);
+    }
+
+    /// Takes a place back from a call that ended; no verdict when it was ended from our side.
+    pub(crate) fn leave(&mut self, pass: Pass, verdict: Option<Verdict>, now: Instant) {
+        let took = now.saturating_duration_since(pass.since).as_secs_f64();
+        let service = self.service.get_or_insert(took);
+        *service += (took - *service) * WEIGHT;
+        match verdict {
+            Some(Verdict::Answered {
+                total_tokens,
+                answer_tokens,
+            }) => {
+                self.capacity.succeeded(self.in_flight);
+                self.answer += (answer_tokens as f64 - self.answer) * WEIGHT;
+                self.settle(pass, total_tokens as f64, now);
+            }
+            Some(Verdict::PushedBack) => {
+                self.capacity.pushed_back(pass.epoch);
+                self.settle(pass, 0.0, now);
+            }
+            Some(Verdict::Failed) => self.settle(pass, 0.0, now),
+            // It may have cost whatever was reserved for it.
+            None => {}
+        }
+        self.in_flight -= 1;
+    }
+
+    /// What waits in `lane`, of `waiting` calls in each, and how long one more would.
+    pub(crate) fn lane(&mut self, lane: Lane, waiting: &[usize; 3], now: Instant) -> LaneStatus {
+        let own = waiting[lane as usize];
+        let urgent: usize = waiting[..lane as usize].iter().sum();
+        let turns = self.queue.tenants(lane).min(own);
+        let micros = |wait: Duration| i64::try_from(wait.as_micros()).unwrap_or(i64::MAX);
+        LaneStatus {
+            waiting: i32::try_from(own).unwrap_or(i32::MAX),
+            wait_micros: micros(self.wait_behind(urgent + own, now)),
+            turn_micros: micros(self.wait_behind(urgent + turns, now)),
+        }
+    }
+
+    /// How long a call behind `ahead` others would wait: for as many places as they need, and for the rates. An estimate from
+    /// means of the calls that ended; zero while there are none.
+    fn wait_behind(&mut self, ahead: usize, now: Instant) -> Duration {
+        let calls = ahead as f64 + 1.0;
+        let capacity = self.capacity.get();
+        let places = if ahead == 0 && self.in_flight < capacity {
+            0.0
+        } else {
+            self.service.unwrap_or(0.0) * calls / capacity as f64
+        };
+        let reserved = self.reserved;
+        let rate = |bucket: &mut Option<Bucket>, amount: f64| {
+            bucket
+                .as_mut()
+                .map_or(0.0, |bucket| bucket.seconds_for(amount, now))
+        };
+        let requests = rate(&mut self.requests, calls);
+        let tokens = rate(&mut self.tokens, calls * reserved);
+        let seconds = places.max(requests).max(tokens);
+        Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
+    }
+
+    fn reservation(&self, prompt_tokens: u64) -> f64 {
+        prompt_tokens as f64 + self.answer
+    }
+
+    fn due(&mut self, tokens: f64, now: Instant) -> Option<Duration> {
+        let due = |bucket: &mut Option<Bucket>, amount: f64| {
+            bucket.as_mut().and_then(|bucket| bucket.due(amount, now))
+        };
+        due(&mut self.requests, 1.0).max(due(&mut self.tokens, tokens))
+    }
+
+    fn pass(&mut self, tokens: f64, now: Instant) -> Pass {
+        self.in_flight += 1;
+        self.reserved += (tokens - self.reserved) * WEIGHT;
+        if let Some(requests) = &mut self.requests {
+            requests.take(1.0, now);
+        }
+        if let Some(bucket) = &mut self.tokens {
+            bucket.take(tokens, now);
+        }
+        Pass {
+            since: now,
+            epoch: self.capacity.epoch(),
+            tokens,
+        }
+    }
+
+    /// Corrects what was reserved by what was used.
+    fn settle(&mut self, pass: Pass, used: f64, now: Instant) {
+        if let Some(tokens) = &mut self.tokens {
+            tokens.give_back(pass.tokens - used, now);
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "state_tests.rs"]
+mod tests;
