@@ -20,6 +20,7 @@ use schemas::id::RequestId;
 use schemas::request::Request;
 use schemas::topic::ReplyPlace;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -146,7 +147,7 @@ impl Adopter {
                 delivery,
                 completion,
                 source,
-                share,
+                mut share,
             } = one;
             let request = match self.work.decoder.decode(&delivery.record.value).await {
                 Decoded::Record(request) => request,
@@ -167,6 +168,8 @@ impl Adopter {
                 self.work.metrics.adopted("kept");
                 continue;
             };
+            // It may have begun elsewhere: it is counted and never refused.
+            share.claim(&request.tenant, &request.model, Instant::now());
             let open = Open {
                 fold: Fold::default(),
                 delivery,

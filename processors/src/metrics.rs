@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
-use opentelemetry::metrics::{Counter, Histogram};
+use opentelemetry::metrics::{Counter, Histogram, Meter};
 use runtime::telemetry::{self, key};
+use schemas::request::Lane;
 
 use crate::gate::Gate;
-use crate::held::Held;
+use crate::held::{Held, Over};
+use crate::lag::Lag;
 
 /// Instruments of the processors; labels come from closed sets.
 #[derive(Debug)]
@@ -18,6 +20,7 @@ pub(crate) struct Metrics {
     dead_letters: Counter<u64>,
     adoptions: Counter<u64>,
     append_retries: Counter<u64>,
+    refusals: Counter<u64>,
     broken_events: Counter<u64>,
 }
 
@@ -47,6 +50,12 @@ impl Metrics {
                 .u64_counter("lockgate.append_retries")
                 .with_description("appends of events that failed and are tried again")
                 .build(),
+            refusals: meter
+                .u64_counter("lockgate.requests_refused")
+                .with_description(
+                    "requests refused because too much is held, by whose share is used up",
+                )
+                .build(),
             broken_events: meter
                 .u64_counter("lockgate.broken_events")
                 .with_description("events of providers that were no JSON and were skipped")
@@ -54,8 +63,8 @@ impl Metrics {
         })
     }
 
-    /// Shows what is held and what is in flight for as long as the process lives.
-    pub(crate) fn observe(held: &Held, gates: Vec<Gate>) {
+    /// Shows what is held, what waits and what is in flight for as long as the process lives.
+    pub(crate) fn observe(held: &Held, gates: Vec<Gate>, lag: Lag) {
         let meter = telemetry::meter();
         let deliveries = held.clone();
         meter
@@ -71,15 +80,62 @@ impl Metrics {
             .with_callback(move |observer| observer.observe(bytes.bytes() as u64, &[]))
             .build();
         meter
-            .u64_observable_gauge("lockgate.calls_in_flight")
-            .with_description("calls in progress by deployment")
+            .u64_observable_gauge("lockgate.lag")
+            .with_description(
+                "records on the log that are not done, by lane, in the partitions of this process",
+            )
             .with_callback(move |observer| {
-                for gate in &gates {
-                    let deployment = KeyValue::new(key::DEPLOYMENT, Arc::clone(gate.name()));
-                    observer.observe(gate.snapshot().in_flight as u64, &[deployment]);
+                for lane in Lane::ALL {
+                    observer.observe(lag.records(lane), &[of_lane(lane)]);
                 }
             })
             .build();
+        Self::observe_gates(&meter, gates);
+    }
+
+    fn observe_gates(meter: &Meter, gates: Vec<Gate>) {
+        let own = gates.clone();
+        meter
+            .u64_observable_gauge("lockgate.calls_in_flight")
+            .with_description("calls in progress by deployment")
+            .with_callback(move |observer| {
+                for gate in &own {
+                    observer.observe(gate.snapshot().in_flight as u64, &[of_gate(gate)]);
+                }
+            })
+            .build();
+        let own = gates.clone();
+        meter
+            .u64_observable_gauge("lockgate.gate_capacity")
+            .with_description("calls that a deployment takes at once, as of now")
+            .with_callback(move |observer| {
+                for gate in &own {
+                    observer.observe(gate.snapshot().capacity as u64, &[of_gate(gate)]);
+                }
+            })
+            .build();
+        meter
+            .u64_observable_gauge("lockgate.calls_waiting")
+            .with_description("calls that wait before the gate of a deployment, by lane")
+            .with_callback(move |observer| {
+                for gate in &gates {
+                    let lanes = gate.snapshot().lanes;
+                    for (lane, status) in Lane::ALL.into_iter().zip(lanes) {
+                        let waiting = u64::from(status.waiting.max(0).unsigned_abs());
+                        observer.observe(waiting, &[of_gate(gate), of_lane(lane)]);
+                    }
+                }
+            })
+            .build();
+    }
+
+    /// A request could not be held.
+    pub(crate) fn refused(&self, over: Over) {
+        let reason = match over {
+            Over::Tenant => "tenant",
+            Over::Model => "model",
+        };
+        self.refusals.add(1, &[KeyValue::new("reason", reason)]);
     }
 
     /// A call ended.
@@ -121,4 +177,17 @@ impl Metrics {
             self.broken_events.add(u64::from(count), &[]);
         }
     }
+}
+
+fn of_gate(gate: &Gate) -> KeyValue {
+    KeyValue::new(key::DEPLOYMENT, Arc::clone(gate.name()))
+}
+
+fn of_lane(lane: Lane) -> KeyValue {
+    let name = match lane {
+        Lane::Interactive => "interactive",
+        Lane::Background => "background",
+        Lane::Batch => "batch",
+    };
+    KeyValue::new(key::LANE, name)
 }

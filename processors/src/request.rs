@@ -129,6 +129,8 @@ async fn finish(work: &Arc<Work>, task: &Task) -> bool {
         Outcome::Cancelled
     } else if left.is_zero() {
         Outcome::Expired
+    } else if let Some(error) = &task.refusal {
+        Outcome::Failed(error.clone())
     } else {
         let deadline = Instant::now() + left;
         tokio::select! {

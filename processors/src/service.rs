@@ -1,9 +1,11 @@
 //! Start, supervision and stop of the processors.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use runtime::codec::Codec;
+use runtime::fleet::Fleet;
 use runtime::log::{ConsumeOptions, Log, LogError, Tail};
 use runtime::objects::Objects;
 use runtime::store::Store;
@@ -24,7 +26,9 @@ use crate::decode::Decoder;
 use crate::emitter::Channel;
 use crate::error::Error;
 use crate::gate::Slack;
+use crate::heartbeat;
 use crate::held::Held;
+use crate::lag::Lag;
 use crate::metrics::Metrics;
 use crate::runs::Runs;
 use crate::work::Work;
@@ -75,11 +79,14 @@ pub async fn run(settings: Settings, parts: Parts, stop: CancellationToken) -> R
     let metrics = Metrics::new();
     let held_bytes_max = usize::try_from(processors.held_bytes_max.as_u64()).unwrap_or(usize::MAX);
     let held = Held::new(processors.held_max, held_bytes_max);
-    let gates = models
+    // Models may share a deployment.
+    let gates: BTreeMap<_, _> = models
         .values()
-        .flat_map(|model| model.deployments.iter().map(|one| one.gate.clone()))
+        .flat_map(|model| &model.deployments)
+        .map(|one| (Arc::clone(&one.name), one.gate.clone()))
         .collect();
-    Metrics::observe(&held, gates);
+    let lag = Lag::default();
+    Metrics::observe(&held, gates.into_values().collect(), lag.clone());
     let decoder = Decoder::new(codec.clone());
     let runs = Runs::default();
     let work = Arc::new(Work {
@@ -133,10 +140,14 @@ pub async fn run(settings: Settings, parts: Parts, stop: CancellationToken) -> R
     let adopter = Adopter::new(Arc::clone(&work), store, tasks.clone());
     loops.spawn(Arc::clone(&adopter).run(ending.clone()));
     let mut workers = Vec::with_capacity(consumers.len());
+    let mut ledgers = Vec::with_capacity(consumers.len());
     for (lane, consumer) in consumers {
+        let ledger = Arc::default();
+        ledgers.push((lane, Arc::clone(&ledger)));
         let worker = Worker {
             lane,
             consumer,
+            ledger,
             work: Arc::clone(&work),
             adopter: Arc::clone(&adopter),
             held: held.clone(),
@@ -145,10 +156,18 @@ pub async fn run(settings: Settings, parts: Parts, stop: CancellationToken) -> R
         };
         workers.push(loops.spawn(supervise(worker, ending.clone(), drained.clone())));
     }
+    loops.spawn(lag.measure(log.clone(), ledgers, drained.clone()));
+    // 3. Everybody is told how it is here, and calls in a minute are shared among those who tell.
+    let fleet = Fleet::default();
+    let codec = work.channel.codec.clone();
+    loops.spawn(fleet.clone().follow(log, codec, drained.clone()));
+    loops.spawn(heartbeat::share(Arc::clone(&work), fleet, drained.clone()));
+    let process = heartbeat::process_id();
+    loops.spawn(heartbeat::beat(Arc::clone(&work), process, drained.clone()));
     readiness.set(crate::READY, true);
     info!("processors ready");
 
-    // 3. Until the stop, or until a part fails for good.
+    // 4. Until the stop, or until a part fails for good.
     ending.cancelled().await;
     readiness.set(crate::READY, false);
     let latest = Instant::now() + settings.grace;

@@ -2,16 +2,17 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use runtime::log::{AppendError, Delivery, Durability, Log, Place, Record};
 use runtime::objects::Objects;
 use schemas::dead_letter::DeadLetter;
-use schemas::event::Run;
+use schemas::event::{ErrorBody, Run};
 use schemas::header;
 use schemas::id::RequestId;
-use schemas::request::Request;
+use schemas::request::{Lane, Request};
 use schemas::time::Timestamp;
 use schemas::topic;
 use tracing::{error, warn};
@@ -22,9 +23,12 @@ use crate::cancel::Cancels;
 use crate::config::Model;
 use crate::decode::Decoder;
 use crate::emitter::Channel;
-use crate::held::Share;
+use crate::held::{Over, Share};
 use crate::metrics::Metrics;
 use crate::runs::{Hold, Runs};
+
+/// Bounds of what the client of a refused request is told; beyond a minute an estimate means nothing.
+const RETRY_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// Shared by all requests of a process.
 #[derive(Debug)]
@@ -66,6 +70,8 @@ pub(crate) struct Task {
     pub(crate) prior: Option<Prior>,
     /// The current run, known also when the work on it comes to grief.
     pub(crate) run: Mutex<Run>,
+    /// The error to end it with instead of working on it; none: work.
+    pub(crate) refusal: Option<ErrorBody>,
 }
 
 impl Task {
@@ -85,6 +91,7 @@ impl Task {
             share,
             prior,
             run: Mutex::new(run),
+            refusal: None,
         }
     }
 }
@@ -114,6 +121,25 @@ impl Reason {
 }
 
 impl Work {
+    /// What the client of a request is told that cannot be held, with the time that its model needs for what waits now.
+    pub(crate) fn refusal(&self, over: Over, model: &str) -> ErrorBody {
+        let deployments = self.models.get(model).map(|model| &model.deployments);
+        let waits = deployments.into_iter().flatten().map(|deployment| {
+            let wait = deployment.gate.snapshot().lanes[Lane::Interactive as usize].wait_micros;
+            Duration::from_micros(wait.max(0).unsigned_abs())
+        });
+        let wait = waits.min().unwrap_or_default();
+        let retry_after = wait.clamp(RETRY_AFTER.0, RETRY_AFTER.1);
+        self.metrics.refused(over);
+        match over {
+            Over::Tenant => ErrorBody::rate_limited(
+                retry_after,
+                "too many of your requests wait for their turn: try again later",
+            ),
+            Over::Model => ErrorBody::overloaded(retry_after),
+        }
+    }
+
     /// Sets a delivery aside and resolves once the dead letter is durable.
     pub(crate) async fn set_aside(
         &self,
@@ -172,7 +198,7 @@ impl Work {
             "record set aside as a dead letter"
         );
         self.metrics.dead_lettered(reason.label());
-        let mut pause = std::time::Duration::from_millis(50);
+        let mut pause = Duration::from_millis(50);
         loop {
             let value = match self.channel.codec.encode(&letter) {
                 Ok(value) => value,
@@ -213,7 +239,7 @@ impl Work {
                 Err(AppendError::Unavailable { .. } | AppendError::Unknown { .. }) => {
                     self.metrics.append_retried();
                     tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(std::time::Duration::from_secs(2));
+                    pause = (pause * 2).min(Duration::from_secs(2));
                 }
             }
         }

@@ -36,6 +36,8 @@ const CLOSE_MAX: Duration = Duration::from_secs(1);
 pub(crate) struct Worker {
     pub(crate) lane: Lane,
     pub(crate) consumer: Consumer,
+    /// What of its deliveries is done.
+    pub(crate) ledger: Arc<Mutex<Ledger>>,
     pub(crate) work: Arc<Work>,
     pub(crate) adopter: Arc<Adopter>,
     pub(crate) held: Held,
@@ -76,8 +78,8 @@ impl Worker {
         let lane = self.lane;
         let single = self.work.log.is_single_process();
         let mut state = Loop {
+            ledger: Arc::clone(&self.ledger),
             worker: self,
-            ledger: Arc::default(),
             assigned: HashMap::new(),
             uncommitted: BTreeMap::new(),
             paused: false,
@@ -138,7 +140,7 @@ impl Loop {
             held, slack, lane, ..
         } = &self.worker;
         if self.paused {
-            if held.is_relieved() && slack.is_relieved(*lane) {
+            if held.is_relieved(Instant::now()) && slack.is_relieved(*lane) {
                 self.paused = false;
                 self.worker.consumer.resume();
             }
@@ -270,7 +272,7 @@ async fn begin(
     delivery: Delivery,
     completion: Completion,
     source: Source,
-    share: Share,
+    mut share: Share,
 ) {
     let request: Request = match work.decoder.decode(&delivery.record.value).await {
         Decoded::Record(request) => request,
@@ -283,7 +285,13 @@ async fn begin(
         }
     };
     if let Some(hold) = work.runs.enter(request.id, source, completion) {
-        let task = Task::new(request, traceparent(&delivery), hold, share, None);
+        // A patient lane's consumer pauses before anybody has too much of it.
+        let over = share
+            .claim(&request.tenant, &request.model, Instant::now())
+            .filter(|_| request.lane == Lane::Interactive);
+        let refusal = over.map(|over| work.refusal(over, &request.model));
+        let mut task = Task::new(request, traceparent(&delivery), hold, share, None);
+        task.refusal = refusal;
         // Its bytes live on in the request.
         drop(delivery);
         request::run(work, task).await;
