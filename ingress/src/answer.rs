@@ -11,6 +11,7 @@ use schemas::fold::{End, Fold, Step};
 use schemas::id::RequestId;
 
 use crate::error;
+use crate::forecast::Queued;
 use crate::metrics::Metrics;
 use crate::reply::Facts;
 use crate::waiters::{Arrived, Closed, Inflow};
@@ -30,6 +31,8 @@ pub(crate) struct Answer {
     fold: Fold,
     facts: Facts,
     accepted: Instant,
+    /// Until the request begins.
+    queued: Option<Queued>,
     metrics: Metrics,
 }
 
@@ -52,8 +55,14 @@ impl Answer {
             fold: Fold::default(),
             facts: Facts::default(),
             accepted: Instant::now(),
+            queued: None,
             metrics,
         }
+    }
+
+    /// Keeps the request in line until it begins.
+    pub(crate) fn keep_in_line(&mut self, queued: Queued) {
+        self.queued = Some(queued);
     }
 
     pub(crate) fn id(&self) -> RequestId {
@@ -125,7 +134,11 @@ impl Answer {
             self.facts.take(event);
         }
         if waiting && matches!(step, Step::Started { .. }) {
-            self.metrics.started(self.accepted.elapsed());
+            let waited = self.accepted.elapsed();
+            self.metrics.started(waited);
+            if let Some(queued) = self.queued.take() {
+                queued.started(waited);
+            }
         }
         step
     }

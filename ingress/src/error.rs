@@ -88,6 +88,15 @@ pub(crate) fn unknown_key(id: &str) -> ErrorBody {
     ErrorBody::not_found(format!("there is no key `{id}`"))
 }
 
+/// Said to a request that would wait past its deadline.
+pub(crate) fn too_long(retry_after: Duration) -> ErrorBody {
+    ErrorBody::rate_limited(
+        retry_after,
+        "so many requests wait for this model that yours would not begin before its deadline: try again later, or allow it \
+         more time by the header lockgate-timeout",
+    )
+}
+
 /// Said to requests that come while the process stops.
 pub(crate) fn shutting_down() -> ErrorBody {
     ErrorBody::shutting_down(DRAIN_RETRY_AFTER)

@@ -15,6 +15,7 @@ mod config;
 mod connections;
 mod directives;
 mod error;
+mod forecast;
 mod metrics;
 mod models;
 mod operation;

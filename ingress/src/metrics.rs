@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Histogram, UpDownCounter};
-use runtime::telemetry;
+use runtime::fleet::Fleet;
+use runtime::telemetry::{self, key};
 
 /// The instruments; clones share them.
 #[derive(Debug, Clone)]
@@ -25,6 +26,7 @@ struct Instruments {
     cancels: Counter<u64>,
     connections: UpDownCounter<i64>,
     connections_refused: Counter<u64>,
+    refused: Counter<u64>,
 }
 
 /// How a stream ended.
@@ -111,6 +113,12 @@ impl Metrics {
                     .u64_counter("lockgate.ingress.connections_refused")
                     .with_description("Connections refused because there were too many")
                     .build(),
+                refused: meter
+                    .u64_counter("lockgate.ingress.refused")
+                    .with_description(
+                        "Requests refused because they would have waited past their deadline",
+                    )
+                    .build(),
             }),
         }
     }
@@ -162,6 +170,38 @@ impl Metrics {
 
     pub(crate) fn connection(&self) -> Present {
         present(&self.instruments.connections)
+    }
+
+    /// A request would have waited past its deadline.
+    pub(crate) fn refused(&self) {
+        self.instruments.refused.add(1, &[]);
+    }
+
+    /// Shows how many processors live and how long requests for each of the models wait, as their heartbeats say.
+    pub(crate) fn observe(&self, fleet: Fleet, models: Vec<String>) {
+        let meter = telemetry::meter();
+        let seen = fleet.clone();
+        meter
+            .u64_observable_gauge("lockgate.ingress.processors")
+            .with_description("Processors whose heartbeats are heard")
+            .with_callback(move |observer| {
+                observer.observe(seen.view().statuses().len() as u64, &[]);
+            })
+            .build();
+        meter
+            .f64_observable_gauge("lockgate.ingress.estimated_wait")
+            .with_unit("s")
+            .with_description("Estimated wait of a request behind all others, by model")
+            .with_callback(move |observer| {
+                let view = fleet.view();
+                for model in &models {
+                    if let Some(wait) = view.wait(model) {
+                        let model = KeyValue::new(key::GEN_AI_REQUEST_MODEL, model.clone());
+                        observer.observe(wait.behind_all.as_secs_f64(), &[model]);
+                    }
+                }
+            })
+            .build();
     }
 
     pub(crate) fn connection_refused(&self) {

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, field, info_span};
 
 use crate::admission::Admission;
+use crate::api::health::Health;
 use crate::api::inference::Inference;
 use crate::api::keys::Keys;
 use crate::api::models::ModelList;
@@ -39,6 +40,7 @@ pub(crate) struct Routes {
     pub(crate) models: ModelList,
     pub(crate) requests: Requests,
     pub(crate) keys: Keys,
+    pub(crate) health: Health,
     pub(crate) admission: Arc<Admission>,
     pub(crate) metrics: Metrics,
     pub(crate) reply_place: ReplyPlace,
@@ -58,6 +60,7 @@ enum Path<'a> {
     Keys,
     Key(&'a str),
     KeyDisable(&'a str),
+    Health,
 }
 
 impl Routes {
@@ -162,6 +165,7 @@ impl Routes {
             Path::Keys if head.method == Method::GET => self.keys.list(headers).await,
             Path::Keys => self.create_key(headers, body).await,
             Path::Key(id) | Path::KeyDisable(id) => self.keys.disable(headers, id).await,
+            Path::Health => self.health.get(headers),
         }
     }
 
@@ -190,6 +194,7 @@ impl<'a> Path<'a> {
             "/v1/models" => Some(Self::Models),
             "/v1/requests" => Some(Self::Requests),
             "/admin/v1/keys" => Some(Self::Keys),
+            "/admin/v1/health" => Some(Self::Health),
             _ => {
                 if let Some(name) = path.strip_prefix("/v1/models/") {
                     return percent_decode(name)
@@ -212,7 +217,9 @@ impl<'a> Path<'a> {
     fn allowed(&self) -> &'static str {
         match self {
             Self::Operation(_) | Self::KeyDisable(_) => "POST",
-            Self::Models | Self::Model(_) | Self::Requests | Self::Request(_) => "GET",
+            Self::Models | Self::Model(_) | Self::Requests | Self::Request(_) | Self::Health => {
+                "GET"
+            }
             Self::Keys => "GET, POST",
             Self::Key(_) => "DELETE",
         }
@@ -229,6 +236,7 @@ impl<'a> Path<'a> {
             Self::Keys => "/admin/v1/keys",
             Self::Key(_) => "/admin/v1/keys/{id}",
             Self::KeyDisable(_) => "/admin/v1/keys/{id}/disable",
+            Self::Health => "/admin/v1/health",
         }
     }
 }

@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use runtime::codec::Codec;
+use runtime::fleet::Fleet;
 use runtime::log::{Log, LogError};
 use runtime::objects::Objects;
 use runtime::store::Store;
@@ -17,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::admission::Admission;
+use crate::api::health::Health;
 use crate::api::inference::Inference;
 use crate::api::keys::Keys;
 use crate::api::models::ModelList;
@@ -26,6 +28,7 @@ use crate::canceller;
 use crate::config::Settings;
 use crate::connections::Connections;
 use crate::error::Error;
+use crate::forecast::Forecast;
 use crate::metrics::Metrics;
 use crate::models::Models;
 use crate::publisher::Publisher;
@@ -90,6 +93,13 @@ pub async fn run(
     let readiness = parts.readiness.clone();
     let (log, codec) = (parts.log.clone(), parts.codec.clone());
 
+    let fleet = Fleet::default();
+    metrics.observe(fleet.clone(), settings.models.clone());
+    let end = CancellationToken::new();
+    let heartbeats = fleet
+        .clone()
+        .follow(log.clone(), codec.clone(), end.clone());
+
     let tokens = Arc::new(OnceLock::new());
     let secret = resume_tokens(parts.store.clone(), Arc::clone(&tokens));
 
@@ -98,6 +108,7 @@ pub async fn run(
         keys: parts.keys.clone(),
         models: Arc::clone(&models),
         admission: Arc::clone(&admission),
+        forecast: Forecast::new(fleet.clone(), metrics.clone()),
         waiters: Arc::clone(&waiters),
         publisher: Publisher::new(parts.log, parts.codec.clone(), parts.objects.clone()),
         canceller,
@@ -121,6 +132,10 @@ pub async fn run(
             store: parts.store.clone(),
             objects: parts.objects,
         },
+        health: Health {
+            keys: parts.keys.clone(),
+            fleet,
+        },
         keys: Keys {
             keys: parts.keys,
             store: parts.store,
@@ -137,12 +152,12 @@ pub async fn run(
 
     let tasks = TaskTracker::new();
     let connection_tasks = TaskTracker::new();
-    let end = CancellationToken::new();
     // Whatever way this function is left, no task of it stays.
     let _end = end.clone().drop_guard();
     let following = until(end.clone(), tail::run(tail, Arc::clone(&waiters)));
     let mut following = tasks.spawn(following);
     tasks.spawn(until(end.clone(), secret));
+    tasks.spawn(heartbeats);
     let cancelling = tasks.spawn(canceller::run(orders, log, codec, metrics.clone()));
     let connections = Connections::new(&settings, routes, metrics, refusing.clone(), end.clone());
     let accepting =

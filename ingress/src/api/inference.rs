@@ -28,6 +28,7 @@ use crate::body::{self, Limits};
 use crate::call::Call;
 use crate::canceller::{Canceller, HangUp};
 use crate::directives::Directives;
+use crate::forecast::Forecast;
 use crate::metrics::Metrics;
 use crate::models::Models;
 use crate::operation::{Asked, Operation};
@@ -48,6 +49,7 @@ pub(crate) struct Inference {
     pub(crate) keys: KeySnapshot,
     pub(crate) models: Arc<Models>,
     pub(crate) admission: Arc<Admission>,
+    pub(crate) forecast: Forecast,
     pub(crate) waiters: Arc<Waiters>,
     pub(crate) publisher: Publisher,
     pub(crate) canceller: Canceller,
@@ -103,9 +105,13 @@ impl Inference {
             .map_err(|full| ErrorBody::overloaded(full.retry_after))?;
         let (bytes, held) = body::read(body, self.limits, &self.admission).await?;
         let asked = operation.parse(&bytes)?;
-        if self.models.resolve(&asked.model).is_none() {
+        let Some(model) = self.models.resolve(&asked.model) else {
             return Err(ErrorBody::model_not_found(&asked.model));
-        }
+        };
+        let queued = self
+            .forecast
+            .enter(model, &key.tenant, directives.timeout)
+            .map_err(|too_long| error::too_long(too_long.retry_after))?;
 
         let traceparent = headers
             .get(TRACEPARENT)
@@ -122,9 +128,10 @@ impl Inference {
             traceparent: traceparent.map(str::to_owned),
         };
         let give_up_at = Instant::now() + directives.timeout + GIVE_UP_AFTER;
-        let waiting = self
+        let mut waiting = self
             .accept(call, &accepting, place, bytes, give_up_at)
             .await?;
+        waiting.answer.keep_in_line(queued);
         drop(held);
         if accepting.asked.stream {
             Ok(self.streamed(waiting).await)

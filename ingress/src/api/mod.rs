@@ -1,5 +1,6 @@
 //! The operations behind the routes.
 
+pub(crate) mod health;
 pub(crate) mod inference;
 pub(crate) mod keys;
 pub(crate) mod models;

@@ -64,6 +64,7 @@ async fn a_member_administers_nothing() {
         ("POST", "/admin/v1/keys"),
         ("POST", "/admin/v1/keys/k/disable"),
         ("DELETE", "/admin/v1/keys/k"),
+        ("GET", "/admin/v1/health"),
     ] {
         let sending = door.request(method, path, &door.member).body("{}").send();
         let (status, kind, ..) = error_of(soon(sending).await.unwrap()).await;

@@ -14,6 +14,7 @@ use runtime::telemetry::Readiness;
 use schemas::control::Cancel;
 use schemas::event::{Channel, Chunk, Delta, Event, EventRecord, Piece, Run, Started, Terminal};
 use schemas::request::{Body, OnTakeover, Request};
+use schemas::status::Status;
 use schemas::time::Timestamp;
 use schemas::{header, topic};
 use secrecy::ExposeSecret;
@@ -268,6 +269,19 @@ impl Door {
                 record,
                 Durability::Durable,
             )
+            .await
+            .unwrap();
+    }
+
+    /// A processor says how it is.
+    pub(crate) async fn heartbeat(&self, status: &Status) {
+        let record = Record {
+            key: Bytes::from(status.process.clone()),
+            headers: Vec::new(),
+            value: self.codec.encode(status).unwrap(),
+        };
+        self.log
+            .append(topic::STATUS, Place::ByKey, record, Durability::Buffered)
             .await
             .unwrap();
     }

@@ -16,6 +16,8 @@ mod harness;
 #[cfg(test)]
 mod input;
 #[cfg(test)]
+mod load;
+#[cfg(test)]
 mod messages;
 #[cfg(test)]
 mod operations;
