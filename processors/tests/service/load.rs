@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use runtime::config::{Limits, Model};
+use runtime::log::Record;
 use schemas::fold::End;
 use schemas::request::{Body, Request};
-use schemas::status::{DeploymentStatus, HEALTHY, Status};
+use schemas::status::{DeploymentStatus, HEALTHY, LaneStatus, Status};
 use schemas::topic;
 
 use crate::rig::{Rig, request, settings};
@@ -189,4 +190,42 @@ async fn calls_beyond_the_rate_wait_and_the_heartbeat_says_how_long() {
     rig.cancel(&second).await;
     assert_eq!(rig.answer(second.id).await.kinds(), ["cancelled"]);
     assert_eq!(upstream.calls(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rate_is_shared_with_every_processor_that_is_heard() {
+    let upstream = Upstream::start(|_| answer("through")).await;
+    let rig = Rig::new().await;
+    let mut settings = settings(&[&upstream.url]);
+    settings.models[0].deployments[0].limits = Limits {
+        requests_per_minute: Some(1),
+        ..Limits::default()
+    };
+    let _processors = rig.start(settings);
+    let first = rig.submit(&request(false)).await;
+    assert_eq!(rig.answer(first).await.fold.end, Some(End::Completed));
+    rig.submit(&request(false)).await;
+    let wait = |one: &DeploymentStatus| one.interactive.wait_micros;
+    let alone = heartbeat(&rig, |one| one.interactive.waiting == 1).await;
+    assert!(wait(&alone.deployments[0]) <= 120_000_000);
+    // Another one is heard, which has no calls.
+    let mut other = alone.clone();
+    other.process = "other".to_owned();
+    other.deployments[0].interactive = LaneStatus::default();
+    let beating = async {
+        loop {
+            let record = Record {
+                key: Bytes::from(other.process.clone()),
+                headers: Vec::new(),
+                value: rig.codec.encode(&other).unwrap(),
+            };
+            rig.append(topic::STATUS, record).await;
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    };
+    // Twice as long, less what had come in before.
+    tokio::select! {
+        () = beating => {}
+        _ = heartbeat(&rig, |one| wait(one) > 150_000_000) => {}
+    }
 }
