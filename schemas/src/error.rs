@@ -216,6 +216,20 @@ impl ErrorBody {
         }
     }
 
+    /// 503: every deployment of the model is out of service; none was called.
+    #[must_use]
+    pub fn upstream_unavailable(retry_after: Duration) -> Self {
+        Self {
+            retry_after_millis: Some(millis(retry_after)),
+            ..Self::new(
+                503,
+                UPSTREAM,
+                Some("upstream_unavailable"),
+                "every provider of this model is out of service at the moment: try again later",
+            )
+        }
+    }
+
     /// 502: a provider refused our credentials; the caller's key is fine.
     #[must_use]
     pub fn upstream_credentials() -> Self {
