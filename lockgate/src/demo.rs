@@ -8,9 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
-use runtime::config::{
-    Config, Deployment, Limits, Model, Provider, ProviderKind, ScriptLine, TimeoutsOver,
-};
+use runtime::config::{Config, Deployment, Health, Model, Provider, ProviderKind, ScriptLine};
 use runtime::store::keys::{NewKey, Role};
 use runtime::store::{Store, StoreError};
 use schemas::time::Timestamp;
@@ -29,17 +27,8 @@ pub(crate) fn add_model(config: &mut Config) {
     while is_taken(&name) {
         name.push_str("-scripted");
     }
-    config.models.push(Model {
-        name: DEMO.to_owned(),
-        deployments: vec![Deployment {
-            provider: name.clone(),
-            model: "echo".to_owned(),
-            weight: 1,
-            limits: Limits::default(),
-        }],
-        attempts_max: 3,
-        timeouts: TimeoutsOver::default(),
-    });
+    let deployment = Deployment::new(name.clone(), "echo");
+    config.models.push(Model::new(DEMO, vec![deployment]));
     config.providers.push(Provider {
         name,
         kind: ProviderKind::Scripted {
@@ -51,6 +40,8 @@ pub(crate) fn add_model(config: &mut Config) {
                 cut_after: None,
             }],
         },
+        health: Health::default(),
+        continues: false,
     });
 }
 

@@ -1,43 +1,41 @@
-//! The calls of one request: one deployment after the other until one answers, or its text
-//! has reached the client.
+//! The calls of one request: what is asked, and what comes back in time.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use runtime::config::Timeouts;
 use runtime::objects::ObjectsError;
-use schemas::event::{AttemptFailed, Chunk, ErrorBody, Event, Usage};
+use schemas::event::{Chunk, ErrorBody, Usage};
 use schemas::request::{Body, Endpoint};
 use tokio::time::Instant;
-use tracing::Instrument;
 
 use crate::adapters::failure::Failure;
 use crate::adapters::operation::{self, Operation};
 use crate::adapters::{Ask, Calling, Step};
-use crate::config::{Deployment, Model};
-use crate::gate::{Permit, Verdict};
-use crate::request::{Job, Outcome, call_span, micros};
-use crate::router::{Class, Next, Plan, Readiness};
+use crate::config::Deployment;
+use crate::gate::Permit;
+use crate::request::{Job, Outcome, micros};
 use crate::signal::FENCED;
-use crate::trace;
+use crate::{trace, wish};
 
 /// Between two tries to fetch a body while object storage is down.
 const LOAD_RETRY: Duration = Duration::from_millis(500);
-/// Shortest wait that is told to a client.
-const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
 /// Chunks held before the first token (roles and the like); more are shown.
 const PREFACE_MAX: usize = 256;
 
 /// What one call came to.
-enum Called {
+pub(crate) enum Called {
+    /// With the whole answer.
     Answered {
+        /// In the client's rendering.
         body: Bytes,
+        /// As reported, or estimated.
         usage: Usage,
     },
     /// Nothing of it reached the client.
     Failed(Failure),
     /// Part of it reached the client.
-    Broken(ErrorBody),
+    Broken(Failure),
 }
 
 impl Job<'_> {
@@ -105,76 +103,8 @@ impl Job<'_> {
         }
     }
 
-    /// Tries one deployment after the other, as the router says.
-    async fn route(&mut self, model: &Model, body: &Bytes, operation: &Operation<'_>) -> Outcome {
-        let mut plan = model.router.route();
-        let mut last: Option<Failure> = None;
-        loop {
-            let now = Instant::now();
-            let next = plan.next(|index| {
-                let adapter = model.deployments.get(index).map(|one| &one.adapter);
-                adapter
-                    .filter(|adapter| adapter.serves(operation.endpoint()))
-                    .map_or(Readiness::Unfit, |adapter| adapter.readiness(now))
-            });
-            let Next::Call {
-                deployment: index,
-                pause,
-            } = next
-            else {
-                return Outcome::Failed(last_word(last, &plan));
-            };
-            let Some(deployment) = model.deployments.get(index) else {
-                return Outcome::Failed(ErrorBody::internal());
-            };
-            if !pause.is_zero() {
-                // Half of it at random, so that many requests do not come back at once.
-                let pause = pause.mul_f64(rand::random_range(0.5..1.0));
-                self.meanwhile(tokio::time::sleep(pause)).await;
-            }
-            let task = self.task;
-            let (lane, tenant) = (task.request.lane, task.request.tenant.as_str());
-            let entering = deployment
-                .gate
-                .enter(lane, tenant, prompt_tokens(operation));
-            let permit = if self.started {
-                self.meanwhile(entering).await
-            } else {
-                tokio::select! {
-                    biased;
-                    () = task.hold.signal().raised(FENCED) => return Outcome::Left,
-                    permit = entering => permit,
-                }
-            };
-            if !self.begin(&deployment.name) {
-                return Outcome::Left;
-            }
-            if self.calls_at_most_once() && self.emitter.flush().await.is_err() {
-                return Outcome::Failed(ErrorBody::internal());
-            }
-            let span = call_span(&deployment.name, self.attempts.len() + 1);
-            let called = self
-                .call(deployment, body, operation, &permit, &span)
-                .instrument(span.clone())
-                .await;
-            permit.end(verdict(&called));
-            match called {
-                Called::Answered { body, usage } => {
-                    self.close(None, Some(usage), "answered");
-                    return Outcome::Completed { body, usage };
-                }
-                Called::Broken(error) => return Outcome::Failed(error),
-                Called::Failed(failure) => {
-                    self.attempt_failed(&failure);
-                    plan.failed(index, failure.class);
-                    last = Some(worse(last, failure));
-                }
-            }
-        }
-    }
-
     /// Waits, while what has to be told is told.
-    async fn meanwhile<F: Future>(&mut self, waiting: F) -> F::Output {
+    pub(crate) async fn meanwhile<F: Future>(&mut self, waiting: F) -> F::Output {
         tokio::select! {
             biased;
             output = waiting => output,
@@ -182,22 +112,28 @@ impl Job<'_> {
         }
     }
 
-    /// Makes one call.
-    async fn call(
+    /// Makes one call; with `prefix` the answer goes on with that text.
+    pub(crate) async fn call(
         &mut self,
         deployment: &Deployment,
         body: &Bytes,
         operation: &Operation<'_>,
         permit: &Permit,
+        prefix: Option<&str>,
         span: &tracing::Span,
     ) -> Called {
-        self.assembly.begin(operation, body, &deployment.model);
+        if prefix.is_none() {
+            self.assembly.begin(operation, body, &deployment.model);
+        } else {
+            self.assembly.go_on();
+        }
         let mut calling = deployment.adapter.call(&Ask {
             id: self.task.request.id,
             traceparent: trace::onward(span, self.task.traceparent.as_ref()),
             body,
             operation,
             attributes: &self.task.request.attributes,
+            prefix,
         });
         let called = self
             .listen(
@@ -224,6 +160,8 @@ impl Job<'_> {
     ) -> Called {
         let mut clock = Clock::new(timeouts, stream);
         let mut timer = std::pin::pin!(tokio::time::sleep_until(clock.due()));
+        // A guarded stream is held back until it is whole: then any failover stays unseen.
+        let guarded = wish::is_guarded(&self.task.request);
         let mut preface: Vec<Chunk> = Vec::new();
         let signal = self.task.hold.signal();
         let mut fenced = false;
@@ -264,19 +202,21 @@ impl Job<'_> {
             };
             clock.heard();
             if self.emitter.is_refused() {
-                return Called::Broken(ErrorBody::internal());
+                return Called::Broken(Failure::ours());
             }
             match step {
                 Step::Sign => {}
                 Step::Chunk { chunk, token } => {
-                    if clock.spoke || token || preface.len() >= PREFACE_MAX {
-                        if !clock.spoke {
-                            clock.spoke = true;
-                            self.first_token(permit);
-                        }
-                        preface
-                            .drain(..)
-                            .for_each(|chunk| self.emitter.chunk(chunk));
+                    if token && !clock.spoke {
+                        clock.spoke = true;
+                        self.first_token(permit);
+                    }
+                    if guarded {
+                        self.task.share.add(chunk.raw.len());
+                        preface.push(chunk);
+                    } else if clock.spoke || preface.len() >= PREFACE_MAX {
+                        clock.spoke = true;
+                        self.show(&mut preface).await;
                         self.emitter.chunk(chunk);
                     } else {
                         preface.push(chunk);
@@ -287,9 +227,7 @@ impl Job<'_> {
                     return Called::Answered { body, usage };
                 }
                 Step::End => {
-                    preface
-                        .drain(..)
-                        .for_each(|chunk| self.emitter.chunk(chunk));
+                    self.show(&mut preface).await;
                     let usage = self.assembly.whole_usage();
                     self.assembly.finish(&usage);
                     while let Some((chunk, _)) = self.assembly.chunk() {
@@ -298,9 +236,17 @@ impl Job<'_> {
                     let body = self.assembly.completion(&usage);
                     return Called::Answered { body, usage };
                 }
-                Step::Failed(failure) if clock.spoke => return Called::Broken(failure.error),
+                Step::Failed(failure) if clock.spoke && !guarded => return Called::Broken(failure),
                 Step::Failed(failure) => return Called::Failed(failure),
             }
+        }
+    }
+
+    /// Passes on what was held back, as fast as the log takes it.
+    async fn show(&mut self, held_back: &mut Vec<Chunk>) {
+        for chunk in held_back.drain(..) {
+            self.emitter.make_room().await;
+            self.emitter.chunk(chunk);
         }
     }
 
@@ -321,23 +267,6 @@ impl Job<'_> {
             current.attempt.key_name = trace.key_name.as_deref().map(str::to_owned);
             current.attempt.status = trace.status.map(i32::from);
             current.attempt.upstream_request_id = trace.upstream_request_id.clone();
-        }
-    }
-
-    fn attempt_failed(&mut self, failure: &Failure) {
-        let outcome = match failure.class {
-            Class::Passing => "failed",
-            Class::Silent => "timed_out",
-            Class::Key => "key_refused",
-            Class::Refused => "refused",
-            Class::Unfit => "unfit",
-        };
-        self.close(Some(failure.error.clone()), None, outcome);
-        if let Some(attempt) = self.attempts.last() {
-            self.emitter.event(Event::AttemptFailed(AttemptFailed {
-                run: self.emitter.run(),
-                attempt: attempt.clone(),
-            }));
         }
     }
 }
@@ -397,46 +326,6 @@ impl Clock {
     }
 }
 
-/// What the prompt comes to, by the usual four bytes a token; the gate is told the truth when the answer is there.
-fn prompt_tokens(operation: &Operation<'_>) -> u64 {
-    u64::try_from(operation.prompt_bytes() / 4).unwrap_or(u64::MAX)
-}
-
-/// What the end of a call says of how busy the provider is.
-fn verdict(called: &Called) -> Verdict {
-    let tokens = |count: i64| u64::try_from(count).unwrap_or(0);
-    match called {
-        Called::Answered { usage, .. } => Verdict::Answered {
-            total_tokens: tokens(usage.prompt_tokens.saturating_add(usage.completion_tokens)),
-            answer_tokens: tokens(usage.completion_tokens),
-        },
-        Called::Failed(failure) => match failure.class {
-            Class::Passing | Class::Silent => Verdict::PushedBack,
-            Class::Key if failure.error.status == 429 => Verdict::PushedBack,
-            Class::Key | Class::Refused | Class::Unfit => Verdict::Failed,
-        },
-        // A fault of ours is a 500; what the provider did is one of these.
-        Called::Broken(error) => match error.status {
-            429 | 502..=504 | 529 => Verdict::PushedBack,
-            _ => Verdict::Failed,
-        },
-    }
-}
-
-/// Of two failures, the one that tells the client more: a limit or a key of ours says little, and that a deployment has no
-/// way to say what was asked for says nothing while another could have served it.
-fn worse(last: Option<Failure>, failure: Failure) -> Failure {
-    let weight = |failure: &Failure| match failure.class {
-        Class::Passing | Class::Silent | Class::Refused => 2,
-        Class::Key => 1,
-        Class::Unfit => 0,
-    };
-    match last {
-        Some(last) if weight(&last) > weight(&failure) => last,
-        Some(_) | None => failure,
-    }
-}
-
 /// 400: no deployment of the model serves the operation.
 fn not_served(model: &str, endpoint: Endpoint) -> ErrorBody {
     let name = operation::name(endpoint);
@@ -444,21 +333,5 @@ fn not_served(model: &str, endpoint: Endpoint) -> ErrorBody {
     ErrorBody {
         code: Some("operation_not_served".to_owned()),
         ..ErrorBody::invalid_request(Some("model"), message)
-    }
-}
-
-/// The error that the client gets when no attempt is left.
-fn last_word(last: Option<Failure>, plan: &Plan) -> ErrorBody {
-    let limited = |rest: Duration| {
-        let message = "every provider of this model has reached its rate limit: try again later";
-        ErrorBody::rate_limited(rest.max(RETRY_AFTER_MIN), message)
-    };
-    match (last, plan.shortest_rest()) {
-        (Some(failure), rest) if failure.error.status == 429 => {
-            limited(rest.unwrap_or(RETRY_AFTER_MIN))
-        }
-        (Some(failure), _) => failure.error,
-        (None, Some(rest)) => limited(rest),
-        (None, None) => ErrorBody::upstream_credentials(),
     }
 }

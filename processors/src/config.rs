@@ -1,10 +1,15 @@
 //! What the processors need of the configuration, and the models made of it.
 
-use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use runtime::config::{self, KeySource, ProviderKind, ScriptLine, Timeouts};
+use parking_lot::Mutex;
+use runtime::config::{
+    self, Fallbacks, KeySource, Names, OnCut, Price, ProviderKind, ScriptLine, Shadow, Sticky,
+    Timeouts,
+};
 use runtime::store::secrets::SecretSnapshot;
 use schemas::request::Endpoint;
 use secrecy::ExposeSecret;
@@ -14,9 +19,15 @@ use crate::adapters::http::{Connections, Http};
 use crate::adapters::keys::{Key, Keys};
 use crate::adapters::scripted::Scripted;
 use crate::adapters::{Adapter, wire};
+use crate::clock::Clock;
 use crate::error::Error;
 use crate::gate::{Gate, Limits, Slack};
-use crate::router::Router;
+use crate::health::active::Watch;
+use crate::health::{Health, State};
+use crate::metrics::Metrics;
+use crate::router::budget::Budget;
+use crate::router::load::Load;
+use crate::router::{Router, Seat, View};
 
 /// Settings of the processors.
 #[derive(Debug, Clone)]
@@ -36,13 +47,42 @@ pub struct Settings {
     pub deadline: Arc<OnceLock<Instant>>,
 }
 
+/// The models, by the names that clients may write.
+#[derive(Debug)]
+pub(crate) struct Models {
+    names: Names,
+    list: Vec<Model>,
+    /// What the times of health and load count by.
+    pub(crate) clock: Clock,
+    /// Whether any of them chooses by the length of requests.
+    pub(crate) estimates: bool,
+    /// Counts what the router declines.
+    pub(crate) metrics: Arc<Metrics>,
+}
+
 /// A model that clients may name.
 #[derive(Debug)]
 pub(crate) struct Model {
+    /// Its name.
+    pub(crate) name: String,
+    /// Place in the configuration.
+    pub(crate) place: usize,
     /// Chooses among the deployments.
     pub(crate) router: Router,
     /// In the configuration's order.
     pub(crate) deployments: Vec<Deployment>,
+    /// Most attempts of one request.
+    pub(crate) attempts_max: u32,
+    /// How many calls may be repeated.
+    pub(crate) budget: Mutex<Budget>,
+    /// Models that step in.
+    pub(crate) fallbacks: Fallbacks,
+    /// What becomes of a stream that is cut.
+    pub(crate) on_cut: OnCut,
+    /// Which requests go to the same deployment.
+    pub(crate) sticky: Sticky,
+    /// A model that gets copies of some requests.
+    pub(crate) shadow: Option<Shadow>,
 }
 
 /// A deployment of a model.
@@ -58,6 +98,80 @@ pub(crate) struct Deployment {
     pub(crate) timeouts: Option<Timeouts>,
     /// How many calls it takes at once.
     pub(crate) gate: Gate,
+    /// Whether it is well.
+    pub(crate) health: Arc<Health>,
+    /// What it is doing.
+    pub(crate) load: Arc<Load>,
+    /// Calls that it takes at once.
+    pub(crate) concurrency: usize,
+    /// What it costs.
+    pub(crate) price: Option<Price>,
+}
+
+/// The state of one deployment, for metrics and the admin API.
+#[derive(Debug, Clone)]
+pub(crate) struct DeploymentHealth {
+    /// `provider/model`.
+    pub(crate) deployment: Arc<str>,
+    /// How it is.
+    pub(crate) state: State,
+}
+
+impl Models {
+    /// No models, for tests of what needs none.
+    #[cfg(test)]
+    pub(crate) fn none() -> Arc<Self> {
+        Arc::new(Self {
+            names: Names::default(),
+            list: Vec::new(),
+            clock: Clock::new(),
+            estimates: false,
+            metrics: Metrics::new(),
+        })
+    }
+
+    /// The model that a client means by `name`.
+    pub(crate) fn get(&self, name: &str) -> Option<&Model> {
+        self.list.get(self.names.find(name)?.model)
+    }
+
+    /// The version that a client asks for by `name`.
+    pub(crate) fn version<'n>(&self, name: &'n str) -> Option<&'n str> {
+        self.names.find(name)?.version
+    }
+
+    /// In the configuration's order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Model> {
+        self.list.iter()
+    }
+
+    /// The state of every deployment, each once, by name.
+    pub(crate) fn health(&self) -> Vec<DeploymentHealth> {
+        let now = self.clock.now();
+        let deployments = self.list.iter().flat_map(|model| &model.deployments);
+        let states: BTreeMap<&Arc<str>, State> = deployments
+            .map(|one| (&one.name, one.health.state(now)))
+            .collect();
+        states
+            .into_iter()
+            .map(|(name, state)| DeploymentHealth {
+                deployment: Arc::clone(name),
+                state,
+            })
+            .collect()
+    }
+}
+
+impl Deployment {
+    /// How it stands at `now`.
+    pub(crate) fn view(&self, now: Duration) -> View {
+        let in_flight = self.load.in_flight();
+        View {
+            standing: self.health.standing(now),
+            full: usize::try_from(in_flight).unwrap_or(usize::MAX) >= self.concurrency,
+            in_flight,
+        }
+    }
 }
 
 enum Provider<'c> {
@@ -77,7 +191,7 @@ impl Model {
     }
 }
 
-/// The models by name.
+/// The models, and who is to be asked how their deployments are.
 ///
 /// # Errors
 /// When a key cannot be read, a client not built, or a provider is not there.
@@ -85,47 +199,122 @@ pub(crate) fn models(
     settings: &Settings,
     secrets: &SecretSnapshot,
     slack: &Arc<Slack>,
-) -> Result<HashMap<String, Model>, Error> {
+    metrics: &Arc<Metrics>,
+) -> Result<(Models, Vec<Watch>), Error> {
     let mut providers = HashMap::new();
     for provider in &settings.providers {
-        providers.insert(provider.name.as_str(), set_up(provider, secrets)?);
-    }
-    // Two models may share a deployment, which has one gate and one set of keys.
-    let mut deployments: HashMap<String, (Arc<dyn Adapter>, Gate)> = HashMap::new();
-    let mut models = HashMap::new();
-    for model in &settings.models {
-        let mut own = Vec::with_capacity(model.deployments.len());
-        for deployment in &model.deployments {
-            let name = format!("{}/{}", deployment.provider, deployment.model);
-            let provider = providers.get(deployment.provider.as_str()).ok_or_else(|| {
-                Error::UnknownProvider {
-                    model: model.name.clone(),
-                    provider: deployment.provider.clone(),
-                }
-            })?;
-            let (adapter, gate) = deployments.entry(name).or_insert_with_key(|name| {
-                let name = name.as_str().into();
-                let gate = Gate::new(name, limits(&deployment.limits), Arc::clone(slack));
-                (provider.adapter(&deployment.model), gate)
-            });
-            own.push(Deployment {
-                name: Arc::clone(gate.name()),
-                model: deployment.model.as_str().into(),
-                adapter: Arc::clone(adapter),
-                timeouts: provider.timeouts().map(|own| model.timeouts.over(own)),
-                gate: gate.clone(),
-            });
-        }
-        let weights: Vec<u32> = model.deployments.iter().map(|own| own.weight).collect();
-        models.insert(
-            model.name.clone(),
-            Model {
-                router: Router::new(&weights, model.attempts_max),
-                deployments: own,
-            },
+        providers.insert(
+            provider.name.as_str(),
+            (provider, set_up(provider, secrets)?),
         );
     }
-    Ok(models)
+    // Two models may share a deployment, which has one gate, one health and one set of keys.
+    let mut shared: HashMap<String, Deployment> = HashMap::new();
+    let mut watches: BTreeMap<&str, Watch> = BTreeMap::new();
+    let mut models = Vec::with_capacity(settings.models.len());
+    for (place, model) in settings.models.iter().enumerate() {
+        let mut own = Vec::with_capacity(model.deployments.len());
+        let mut panic_threshold = 1.0_f64;
+        for deployment in &model.deployments {
+            let name = deployment_name(deployment);
+            let unknown = || Error::UnknownProvider {
+                model: model.name.clone(),
+                provider: deployment.provider.clone(),
+            };
+            let (provider, tools) = providers
+                .get(deployment.provider.as_str())
+                .ok_or_else(unknown)?;
+            panic_threshold = panic_threshold.min(provider.health.panic_threshold);
+            let known = match shared.entry(name) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(vacant) => {
+                    let name: Arc<str> = vacant.key().as_str().into();
+                    let concurrency = deployment.limits.concurrency;
+                    let one = Deployment {
+                        model: deployment.model.as_str().into(),
+                        adapter: tools.adapter(&deployment.model, provider.continues),
+                        timeouts: None,
+                        gate: Gate::new(
+                            Arc::clone(&name),
+                            limits(&deployment.limits),
+                            Arc::clone(slack),
+                        ),
+                        name,
+                        health: Arc::new(Health::new(provider.health)),
+                        load: Arc::default(),
+                        concurrency,
+                        price: None,
+                    };
+                    if let Some(every) = provider.health.active_every {
+                        let watch = watches.entry(&provider.name).or_insert_with(|| Watch {
+                            provider: provider.name.clone(),
+                            adapter: Arc::clone(&one.adapter),
+                            healths: Vec::new(),
+                            every,
+                        });
+                        watch.healths.push(Arc::clone(&one.health));
+                    }
+                    vacant.insert(one)
+                }
+            };
+            own.push(Deployment {
+                name: Arc::clone(&known.name),
+                model: Arc::clone(&known.model),
+                adapter: Arc::clone(&known.adapter),
+                timeouts: tools.timeouts().map(|own| model.timeouts.over(own)),
+                gate: known.gate.clone(),
+                health: Arc::clone(&known.health),
+                load: Arc::clone(&known.load),
+                concurrency: known.concurrency,
+                price: deployment.price,
+            });
+        }
+        let seats = model.deployments.iter().map(seat).collect();
+        models.push(Model {
+            name: model.name.clone(),
+            place,
+            router: Router::new(model.strategy, seats, panic_threshold),
+            deployments: own,
+            attempts_max: model.attempts_max,
+            budget: Mutex::default(),
+            fallbacks: model.fallbacks.clone(),
+            on_cut: model.on_cut,
+            sticky: model.sticky,
+            shadow: model.shadow.clone(),
+        });
+    }
+    let models = Models {
+        names: Names::new(&settings.models),
+        list: models,
+        clock: Clock::new(),
+        estimates: settings.models.iter().any(|model| {
+            let limited = |one: &config::Deployment| one.context_tokens.is_some();
+            let priced = |one: &config::Deployment| one.price.is_some();
+            // A request may ask for the strategy that needs prices.
+            model
+                .deployments
+                .iter()
+                .any(|one| limited(one) || priced(one))
+        }),
+        metrics: Arc::clone(metrics),
+    };
+    Ok((models, watches.into_values().collect()))
+}
+
+fn deployment_name(deployment: &config::Deployment) -> String {
+    format!("{}/{}", deployment.provider, deployment.model)
+}
+
+fn seat(deployment: &config::Deployment) -> Seat {
+    Seat {
+        name: deployment_name(deployment),
+        weight: deployment.weight,
+        tier: deployment.tier,
+        context_tokens: deployment.context_tokens,
+        price: deployment.price,
+        tags: deployment.tags.clone(),
+        version: deployment.version.clone(),
+    }
 }
 
 fn limits(limits: &config::Limits) -> Limits {
@@ -162,7 +351,7 @@ fn set_up<'p>(
 }
 
 impl Provider<'_> {
-    fn adapter(&self, model: &str) -> Arc<dyn Adapter> {
+    fn adapter(&self, model: &str, continues: bool) -> Arc<dyn Adapter> {
         match self {
             Self::Http {
                 connections,
@@ -170,7 +359,10 @@ impl Provider<'_> {
                 keys,
             } => {
                 let wire = wire::of(settings, model);
-                Arc::new(Http::new(connections.clone(), wire, keys.for_model()))
+                let connections = connections.clone();
+                let base_url = &settings.base_url;
+                let keys = keys.for_model();
+                Arc::new(Http::new(connections, wire, keys, base_url, continues))
             }
             Self::Scripted(script) => Arc::new(Scripted::new(script, model)),
         }

@@ -12,6 +12,7 @@ use schemas::topic::{self, ReplyTopic};
 use super::*;
 use crate::adopter::Open;
 use crate::cancel::Cancels;
+use crate::config::Models;
 use crate::decode::Decoder;
 use crate::emitter::Channel;
 use crate::held::Held;
@@ -68,7 +69,8 @@ impl Rig {
             },
             decoder: Decoder::new(codec),
             objects: runtime::objects::Objects::open(&settings, folder.path()).unwrap(),
-            models: HashMap::new(),
+            models: Models::none(),
+            tasks: TaskTracker::new(),
             cancels: Cancels::new(runs.clone()),
             runs,
             metrics,

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
 
 use crate::config::Deployment;
+use crate::health::State;
 use crate::router::Readiness;
 use crate::work::Work;
 
@@ -73,16 +74,17 @@ pub(crate) async fn beat(work: Arc<Work>, process: String, stop: CancellationTok
 fn status(work: &Work, process: &str, at: Timestamp) -> Status {
     // Models may share a deployment, which has one gate.
     let mut deployments: BTreeMap<&str, (&Deployment, Vec<String>)> = BTreeMap::new();
-    for (model, settings) in &work.models {
-        for deployment in &settings.deployments {
+    for model in work.models.iter() {
+        for deployment in &model.deployments {
             let (_, models) = deployments
                 .entry(&deployment.name)
                 .or_insert_with(|| (deployment, Vec::new()));
-            if !models.contains(model) {
-                models.push(model.clone());
+            if !models.contains(&model.name) {
+                models.push(model.name.clone());
             }
         }
     }
+    let now = work.models.clock.now();
     let deployments = deployments.into_values().map(|(deployment, mut models)| {
         models.sort_unstable();
         let snapshot = deployment.gate.snapshot();
@@ -91,7 +93,7 @@ fn status(work: &Work, process: &str, at: Timestamp) -> Status {
         DeploymentStatus {
             deployment: deployment.name.to_string(),
             models,
-            health: health(deployment).to_owned(),
+            health: health(deployment, now).to_owned(),
             capacity: count(snapshot.capacity),
             in_flight: count(snapshot.in_flight),
             interactive,
@@ -106,7 +108,11 @@ fn status(work: &Work, process: &str, at: Timestamp) -> Status {
     }
 }
 
-fn health(deployment: &Deployment) -> &'static str {
+fn health(deployment: &Deployment, now: Duration) -> &'static str {
+    let state = deployment.health.state(now);
+    if state != State::Healthy {
+        return state.name();
+    }
     match deployment.adapter.readiness(Instant::now()) {
         // What it serves is not asked here.
         Readiness::Ready | Readiness::Unfit => HEALTHY,
@@ -126,7 +132,7 @@ pub(crate) async fn share(work: Arc<Work>, fleet: runtime::fleet::Fleet, stop: C
             _ = tick.tick() => {}
         }
         let view = fleet.view();
-        for model in work.models.values() {
+        for model in work.models.iter() {
             for deployment in &model.deployments {
                 deployment.gate.share(view.serving(&deployment.name).max(1));
             }

@@ -1,5 +1,6 @@
 //! What the processors count.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,9 @@ use opentelemetry::metrics::{Counter, Histogram, Meter};
 use runtime::telemetry::{self, key};
 use schemas::request::Lane;
 
+use crate::config::Models;
 use crate::gate::Gate;
+use crate::health::State;
 use crate::held::{Held, Over};
 use crate::lag::Lag;
 
@@ -22,6 +25,8 @@ pub(crate) struct Metrics {
     append_retries: Counter<u64>,
     refusals: Counter<u64>,
     broken_events: Counter<u64>,
+    retries_denied: Counter<u64>,
+    shadows: Counter<u64>,
 }
 
 impl Metrics {
@@ -60,11 +65,20 @@ impl Metrics {
                 .u64_counter("lockgate.broken_events")
                 .with_description("events of providers that were no JSON and were skipped")
                 .build(),
+            retries_denied: meter
+                .u64_counter("lockgate.retries_denied")
+                .with_description("calls that were not repeated because too many were already")
+                .build(),
+            shadows: meter
+                .u64_counter("lockgate.shadows")
+                .with_description("requests copied for a shadow model, by outcome")
+                .build(),
         })
     }
 
-    /// Shows what is held, what waits and what is in flight for as long as the process lives.
-    pub(crate) fn observe(held: &Held, gates: Vec<Gate>, lag: Lag) {
+    /// Shows what is held, what is in flight, and how the deployments are, for as long as the
+    /// process lives.
+    pub(crate) fn observe(held: &Held, models: &Arc<Models>, lag: Lag) {
         let meter = telemetry::meter();
         let deliveries = held.clone();
         meter
@@ -79,6 +93,11 @@ impl Metrics {
             .with_unit("By")
             .with_callback(move |observer| observer.observe(bytes.bytes() as u64, &[]))
             .build();
+        let gates: BTreeMap<Arc<str>, Gate> = models
+            .iter()
+            .flat_map(|model| &model.deployments)
+            .map(|one| (Arc::clone(one.gate.name()), one.gate.clone()))
+            .collect();
         meter
             .u64_observable_gauge("lockgate.lag")
             .with_description(
@@ -90,7 +109,23 @@ impl Metrics {
                 }
             })
             .build();
-        Self::observe_gates(&meter, gates);
+        Self::observe_gates(&meter, gates.into_values().collect());
+        let models = Arc::clone(models);
+        meter
+            .u64_observable_gauge("lockgate.deployment_state")
+            .with_description("1 for the state that a deployment is in, 0 for the others")
+            .with_callback(move |observer| {
+                for one in models.health() {
+                    for state in State::ALL {
+                        let labels = [
+                            KeyValue::new(key::DEPLOYMENT, Arc::clone(&one.deployment)),
+                            KeyValue::new("state", state.name()),
+                        ];
+                        observer.observe(u64::from(state == one.state), &labels);
+                    }
+                }
+            })
+            .build();
     }
 
     fn observe_gates(meter: &Meter, gates: Vec<Gate>) {
@@ -136,6 +171,17 @@ impl Metrics {
             Over::Model => "model",
         };
         self.refusals.add(1, &[KeyValue::new("reason", reason)]);
+    }
+
+    /// A call was not repeated for want of budget.
+    pub(crate) fn retry_denied(&self) {
+        self.retries_denied.add(1, &[]);
+    }
+
+    /// A request was copied for a shadow, or could not be.
+    pub(crate) fn mirrored(&self, appended: bool) {
+        let outcome = if appended { "appended" } else { "failed" };
+        self.shadows.add(1, &[KeyValue::new(key::OUTCOME, outcome)]);
     }
 
     /// A call ended.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
+use runtime::config::Price;
 use runtime::objects::{Kind, ObjectsError};
 use schemas::event::{Abandoned, Attempt, ErrorBody, Event, Run, Sign, Started, Terminal, Usage};
 use schemas::fold::Fold;
@@ -18,7 +19,9 @@ use tracing::{Instrument, Span, debug, info_span, warn};
 use crate::adapters::Calling;
 use crate::adapters::assembly::Assembly;
 use crate::adoption::Prior;
+use crate::config::Deployment;
 use crate::emitter::{Emitter, Unfit};
+use crate::price::cost_nanos;
 use crate::signal::{CANCELLED, RELEASED};
 use crate::trace;
 use crate::work::{Reason, Task, Work};
@@ -49,6 +52,8 @@ pub(crate) struct Job<'t> {
 /// A call in progress.
 pub(crate) struct Current {
     pub(crate) deployment: Arc<str>,
+    /// What it costs; none: not known.
+    pub(crate) price: Option<Price>,
     pub(crate) since: Instant,
     /// As it stands in the terminal.
     pub(crate) attempt: Attempt,
@@ -161,8 +166,10 @@ async fn gone(signal: &crate::signal::Signal, started: bool) {
 }
 
 impl Job<'_> {
-    /// Begins a run with its first attempt, or the next attempt of the run: `Started`.
-    pub(crate) fn begin(&mut self, deployment: &Arc<str>) -> bool {
+    /// Begins a run with its first attempt, or the next attempt of the run: `Started`. One that
+    /// `goes_on` appends to the text so far.
+    pub(crate) fn begin(&mut self, deployment: &Deployment, goes_on: bool) -> bool {
+        let name = &deployment.name;
         if !self.started {
             if !self.task.hold.start() {
                 return false;
@@ -186,17 +193,18 @@ impl Job<'_> {
         self.emitter.event(Event::Started(Started {
             run,
             attempt: number,
-            deployment: deployment.to_string(),
+            deployment: name.to_string(),
             config_version: self.work.config_version.clone(),
             at,
-            continues_from: None,
+            continues_from: goes_on.then(|| self.emitter.chunks()),
         }));
         self.current = Some(Current {
-            deployment: Arc::clone(deployment),
+            deployment: Arc::clone(name),
+            price: deployment.price,
             since: Instant::now(),
             attempt: Attempt {
                 number,
-                deployment: deployment.to_string(),
+                deployment: name.to_string(),
                 key_name: None,
                 started_at: at,
                 first_token_micros: None,
@@ -242,6 +250,8 @@ impl Job<'_> {
         current.attempt.duration_micros = micros(current.since.elapsed());
         current.attempt.error = error;
         current.attempt.usage = usage;
+        let price = current.price.as_ref().zip(usage.as_ref());
+        current.attempt.cost_nanos = price.map(|(price, usage)| cost_nanos(price, usage));
         self.work.metrics.attempted(&current.deployment, outcome);
         if current.attempt.error.is_none() || self.emitter.chunks() > 0 {
             self.deployment = Some(current.deployment);
@@ -312,9 +322,13 @@ impl Job<'_> {
         false
     }
 
-    /// What the tokens that came in the call in progress amount to; none when no call is.
+    /// What the tokens that came in the call in progress amount to; without one, those of the
+    /// last call whose text was shown.
     fn usage(&self) -> Option<Usage> {
-        self.current.as_ref().map(|_| self.assembly.usage())
+        match &self.current {
+            Some(_) => Some(self.assembly.usage()),
+            None => self.attempts.iter().rev().find_map(|attempt| attempt.usage),
+        }
     }
 
     /// The part of the answer that came.
@@ -323,6 +337,15 @@ impl Job<'_> {
             return None;
         }
         Some(self.assembly.completion(&self.assembly.usage()))
+    }
+
+    /// Cost of all attempts; none when no price is known.
+    fn cost(&self) -> Option<i64> {
+        let costs = self
+            .attempts
+            .iter()
+            .filter_map(|attempt| attempt.cost_nanos);
+        costs.reduce(i64::saturating_add)
     }
 
     fn terminal(
@@ -340,7 +363,7 @@ impl Job<'_> {
             chunks: self.emitter.chunks(),
             error,
             usage,
-            cost_nanos: None,
+            cost_nanos: self.cost(),
             deployment: self.deployment.as_deref().map(str::to_owned),
             config_version: self.started.then(|| self.work.config_version.clone()),
             attempts: std::mem::take(&mut self.attempts),

@@ -1,6 +1,5 @@
 //! Start, supervision and stop of the processors.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +25,7 @@ use crate::decode::Decoder;
 use crate::emitter::Channel;
 use crate::error::Error;
 use crate::gate::Slack;
+use crate::health::active;
 use crate::heartbeat;
 use crate::held::Held;
 use crate::lag::Lag;
@@ -75,18 +75,15 @@ pub async fn run(settings: Settings, parts: Parts, stop: CancellationToken) -> R
     } = parts;
     let processors = settings.processors;
     let slack = Slack::new(processors.held_max / 8);
-    let models = config::models(&settings, &secrets, &slack)?;
     let metrics = Metrics::new();
+    let (models, watches) = config::models(&settings, &secrets, &slack, &metrics)?;
+    let models = Arc::new(models);
+    let clock = models.clock;
     let held_bytes_max = usize::try_from(processors.held_bytes_max.as_u64()).unwrap_or(usize::MAX);
     let held = Held::new(processors.held_max, held_bytes_max);
-    // Models may share a deployment.
-    let gates: BTreeMap<_, _> = models
-        .values()
-        .flat_map(|model| &model.deployments)
-        .map(|one| (Arc::clone(&one.name), one.gate.clone()))
-        .collect();
     let lag = Lag::default();
-    Metrics::observe(&held, gates.into_values().collect(), lag.clone());
+    Metrics::observe(&held, &models, lag.clone());
+    let tasks = TaskTracker::new();
     let decoder = Decoder::new(codec.clone());
     let runs = Runs::default();
     let work = Arc::new(Work {
@@ -102,6 +99,7 @@ pub async fn run(settings: Settings, parts: Parts, stop: CancellationToken) -> R
         models,
         cancels: Cancels::new(runs.clone()),
         runs,
+        tasks: tasks.clone(),
         metrics,
         config_version: settings.config_version,
         alone: tokio::sync::Mutex::default(),
@@ -127,9 +125,9 @@ pub async fn run(settings: Settings, parts: Parts, stop: CancellationToken) -> R
             })?;
         consumers.push((lane, consumer));
     }
-    let tasks = TaskTracker::new();
     let loops = TaskTracker::new();
     let ending = stop.child_token();
+    active::watch(watches, clock, &loops, &ending);
     let drained = CancellationToken::new();
     let following = loops.spawn(follow_control(
         Arc::clone(&work),

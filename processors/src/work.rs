@@ -1,6 +1,5 @@
 //! What the work on any request shares.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,12 +14,13 @@ use schemas::id::RequestId;
 use schemas::request::{Lane, Request};
 use schemas::time::Timestamp;
 use schemas::topic;
+use tokio_util::task::TaskTracker;
 use tracing::{error, warn};
 
 use crate::GROUP;
 use crate::adoption::Prior;
 use crate::cancel::Cancels;
-use crate::config::Model;
+use crate::config::Models;
 use crate::decode::Decoder;
 use crate::emitter::Channel;
 use crate::held::{Over, Share};
@@ -42,11 +42,13 @@ pub(crate) struct Work {
     /// Large bodies.
     pub(crate) objects: Objects,
     /// The models by name.
-    pub(crate) models: HashMap<String, Model>,
+    pub(crate) models: Arc<Models>,
     /// Orders to stop.
     pub(crate) cancels: Cancels,
     /// What is in hand.
     pub(crate) runs: Runs,
+    /// What is done beside the requests, and has to end before the process does.
+    pub(crate) tasks: TaskTracker,
     /// Counters.
     pub(crate) metrics: Arc<Metrics>,
     /// Version of the routing document.

@@ -4,9 +4,11 @@
 //! the environment.
 
 mod check;
+mod names;
 mod print;
 mod reader;
 mod resolve;
+mod routing;
 mod secrets;
 mod source;
 #[cfg(test)]
@@ -23,6 +25,12 @@ use secrecy::SecretString;
 
 use crate::secrets::{MasterKeys, SecretName};
 use crate::upstream;
+
+pub use names::{Named, Names};
+pub use routing::{
+    DEPLOYMENTS_MAX, Deployment, Fallbacks, Health, Limits, Model, OnCut, Price, Probe, STRATEGIES,
+    Shadow, Sticky, Strategy,
+};
 
 /// What a process is; each role demands only the settings that it uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -321,6 +329,10 @@ pub struct Provider {
     pub name: String,
     /// How it is spoken to.
     pub kind: ProviderKind,
+    /// When its deployments are taken out, and when they come back.
+    pub health: Health,
+    /// Whether its models go on with an assistant message that comes last. Default false.
+    pub continues: bool,
 }
 
 impl Provider {
@@ -478,56 +490,6 @@ pub struct ScriptLine {
     pub status: Option<u16>,
     /// Cut the stream after that many tokens.
     pub cut_after: Option<usize>,
-}
-
-/// One of `models`.
-#[derive(Debug, Clone)]
-pub struct Model {
-    /// What clients write as `model`; may contain `/`.
-    pub name: String,
-    /// At least one.
-    pub deployments: Vec<Deployment>,
-    /// Most attempts of one request. Default 3.
-    pub attempts_max: u32,
-    /// In place of the providers'.
-    pub timeouts: TimeoutsOver,
-}
-
-/// One of a model's deployments.
-#[derive(Debug, Clone)]
-pub struct Deployment {
-    /// Name of the provider.
-    pub provider: String,
-    /// Model name at the provider.
-    pub model: String,
-    /// Share of the calls, relative to the others. Default 1.
-    pub weight: u32,
-    /// What it takes.
-    pub limits: Limits,
-}
-
-/// What one deployment takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// Calls at once from one process. Default 1,000.
-    pub concurrency: usize,
-    /// Whether fewer calls are made at once while the provider pushes back. Default false.
-    pub adaptive: bool,
-    /// Calls a minute from all processes; none: no limit.
-    pub requests_per_minute: Option<u64>,
-    /// Tokens of prompts and answers a minute from all processes; none: no limit.
-    pub tokens_per_minute: Option<u64>,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            concurrency: 1_000,
-            adaptive: false,
-            requests_per_minute: None,
-            tokens_per_minute: None,
-        }
-    }
 }
 
 // By hand where there are URLs: their own `Debug` shows passwords.

@@ -184,6 +184,27 @@ impl Assembly {
         self.came.assembler.text().is_empty()
     }
 
+    /// Another attempt goes on with the text so far.
+    pub(crate) fn go_on(&mut self) {
+        self.came.usage = None;
+        self.came.chunks.clear();
+    }
+
+    /// The text so far, if another deployment could go on with it: there is some, and nothing but text in the first choice.
+    pub(crate) fn prefix(&self) -> Option<String> {
+        let mut prefix = None;
+        for piece in self.came.assembler.text().pieces() {
+            if piece.text.is_empty() {
+                continue;
+            }
+            if piece.choice != 0 || piece.channel != Channel::Text {
+                return None;
+            }
+            prefix = Some(piece.text);
+        }
+        prefix
+    }
+
     /// Usage of the answer, which is whole: as reported, else estimated and marked so.
     pub(crate) fn whole_usage(&self) -> Usage {
         self.reported().unwrap_or_else(|| self.came.estimate())

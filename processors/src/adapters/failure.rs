@@ -56,7 +56,7 @@ impl Failure {
     /// The stream ended in the middle.
     pub(crate) fn cut() -> Self {
         Self {
-            class: Class::Passing,
+            class: Class::Cut,
             error: ErrorBody::upstream_cut(),
         }
     }
@@ -71,6 +71,14 @@ impl Failure {
         Self {
             class: Class::Unfit,
             error,
+        }
+    }
+
+    /// A fault of the gateway: no attempt would do better.
+    pub(crate) fn ours() -> Self {
+        Self {
+            class: Class::Refused,
+            error: ErrorBody::internal(),
         }
     }
 

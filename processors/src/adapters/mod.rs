@@ -20,6 +20,7 @@ use std::task::{Context, Poll};
 
 use ::http::HeaderValue;
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use schemas::event::Chunk;
 use schemas::id::RequestId;
 use schemas::request::Endpoint;
@@ -38,6 +39,17 @@ pub(crate) trait Adapter: std::fmt::Debug + Send + Sync {
     /// Whether it can be called at `now`.
     fn readiness(&self, now: Instant) -> Readiness;
 
+    /// Whether it can go on with a text that another deployment began ([`Ask::prefix`]).
+    fn can_continue(&self) -> bool {
+        false
+    }
+
+    /// Asks the provider for something cheap, to see whether it is there: true when it
+    /// answers. None when this kind of provider cannot be asked.
+    fn probe(&self) -> Option<BoxFuture<'static, bool>> {
+        None
+    }
+
     /// Begins a call; nothing happens until it is polled, and dropping it ends it.
     fn call(&self, ask: &Ask<'_>) -> Box<dyn Calling>;
 }
@@ -55,6 +67,8 @@ pub(crate) struct Ask<'a> {
     pub(crate) operation: &'a Operation<'a>,
     /// Further attributes of the request.
     pub(crate) attributes: &'a BTreeMap<String, String>,
+    /// The beginning of the answer, to be continued; only for adapters that can.
+    pub(crate) prefix: Option<&'a str>,
 }
 
 /// A call in progress.

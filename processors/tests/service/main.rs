@@ -11,6 +11,7 @@ mod calls;
 mod load;
 mod providers;
 mod rig;
+mod routing;
 mod secrets;
 mod streams;
 mod upstream;

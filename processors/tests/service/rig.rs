@@ -8,8 +8,7 @@ use bytes::Bytes;
 use processors::{Parts, Settings};
 use runtime::codec::{self, Codec};
 use runtime::config::{
-    self, Api, Deployment, Http, KeySource, Limits, Model, Provider, ProviderKind, Timeouts,
-    TimeoutsOver,
+    self, Api, Deployment, Http, KeySource, Model, Provider, ProviderKind, Timeouts,
 };
 use runtime::log::{self, Durability, Log, Place, Record};
 use runtime::objects::Objects;
@@ -221,6 +220,26 @@ impl Rig {
         self.codec.decode(&letter.record.value).await.unwrap()
     }
 
+    /// The copy of a request that was made for a shadow.
+    pub(crate) async fn shadow_of(&self, id: RequestId) -> Request {
+        let partitions = self.log.partitions(topic::REQUESTS_BACKGROUND);
+        let tails = (0..partitions).map(|partition| async move {
+            let tail = self.log.tail(topic::REQUESTS_BACKGROUND, partition, 0);
+            let mut tail = tail.await.unwrap();
+            loop {
+                for delivery in tail.recv().await.unwrap() {
+                    let request: Request = self.codec.decode(&delivery.record.value).await.unwrap();
+                    if request.shadow_of == Some(id) {
+                        return request;
+                    }
+                }
+            }
+        });
+        let found = futures::future::select_all(tails.map(Box::pin));
+        let found = tokio::time::timeout(Duration::from_secs(20), found).await;
+        found.expect("a copy").0
+    }
+
     /// Every event of a request up to its terminal, record by record.
     pub(crate) async fn answer(&self, id: RequestId) -> Answer {
         tokio::time::timeout(
@@ -411,15 +430,17 @@ pub(crate) fn settings(urls: &[&str]) -> Settings {
             }],
             timeouts,
         }),
+        // Tests of failures want to see each of them.
+        health: config::Health {
+            failures_in_a_row: 1_000,
+            error_ratio: 2.0,
+            ..config::Health::default()
+        },
+        continues: false,
     });
     let deployments = (0..urls.len()).map(|index| Deployment {
-        provider: format!("p{index}"),
-        model: format!("m{index}"),
         weight: u32::from(index == 0),
-        limits: Limits {
-            concurrency: 100,
-            ..Limits::default()
-        },
+        ..Deployment::new(format!("p{index}"), format!("m{index}"))
     });
     Settings {
         processors: config::Processors {
@@ -428,12 +449,7 @@ pub(crate) fn settings(urls: &[&str]) -> Settings {
             on_takeover: OnTakeover::Retry,
         },
         providers: providers.collect(),
-        models: vec![Model {
-            name: "m".into(),
-            deployments: deployments.collect(),
-            attempts_max: 3,
-            timeouts: TimeoutsOver::default(),
-        }],
+        models: vec![Model::new("m", deployments.collect())],
         config_version: "v1".into(),
         grace: Duration::from_secs(5),
         deadline: Default::default(),

@@ -103,7 +103,7 @@ impl Connection {
             let call = Call {
                 number: self.calls.fetch_add(1, Ordering::SeqCst) + 1,
                 head,
-                body: serde_json::from_slice(&body).unwrap(),
+                body: serde_json::from_slice(&body).unwrap_or_default(),
             };
             let acts = (self.script)(&call);
             self.saw.send(call).await.unwrap();

@@ -1,6 +1,7 @@
 //! Checks between settings.
 
-use std::collections::BTreeSet;
+mod routing;
+
 use std::net::SocketAddr;
 
 use schemas::topic;
@@ -12,7 +13,7 @@ pub(super) fn all(config: &Config, role: Option<Role>, notes: &Notes) {
     ports(config, notes);
     times(config, notes);
     log(config, notes);
-    routing(config, notes);
+    routing::check(config, notes);
     if let Some(role) = role {
         if role != Role::Serve {
             split_role(config, role, notes);
@@ -91,57 +92,6 @@ fn log(config: &Config, notes: &Notes) {
             format!("topic {} has {partitions} partitions", topic::RESPONSES),
             format!("write auto, or a number from 0 to {}", partitions - 1),
         );
-    }
-}
-
-fn routing(config: &Config, notes: &Notes) {
-    let mut providers = BTreeSet::new();
-    for (index, provider) in config.providers.iter().enumerate() {
-        if !provider.name.is_empty() && !providers.insert(provider.name.as_str()) {
-            let problem = format!("there is another provider {:?}", provider.name);
-            notes.fault(
-                &format!("providers[{index}].name"),
-                problem,
-                "give each its own name",
-            );
-        }
-    }
-    let mut models = BTreeSet::new();
-    for (index, model) in config.models.iter().enumerate() {
-        let key = format!("models[{index}]");
-        if !model.name.is_empty() && !models.insert(model.name.as_str()) {
-            let problem = format!("there is another model {:?}", model.name);
-            notes.fault(&format!("{key}.name"), problem, "give each its own name");
-        }
-        if model.deployments.is_empty() {
-            notes.fault(
-                &format!("{key}.deployments"),
-                format!("model {:?} has nowhere to go", model.name),
-                "write at least one { provider: …, model: … }",
-            );
-        }
-        let mut deployments = BTreeSet::new();
-        for (place, deployment) in model.deployments.iter().enumerate() {
-            let key = format!("{key}.deployments[{place}]");
-            let provider = deployment.provider.as_str();
-            if !provider.is_empty() && !providers.contains(provider) {
-                let known: Vec<&str> = providers.iter().copied().collect();
-                let known = if known.is_empty() {
-                    "none".to_owned()
-                } else {
-                    known.join(", ")
-                };
-                notes.fault(
-                    &format!("{key}.provider"),
-                    format!("there is no provider {provider:?}"),
-                    format!("add it to providers, or name one of them: {known}"),
-                );
-            }
-            if !deployments.insert((provider, deployment.model.as_str())) {
-                let problem = format!("{provider}/{} is there twice", deployment.model);
-                notes.fault(&key, problem, "keep one and raise its weight");
-            }
-        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! The effective configuration as text, secrets hidden, and the version of its routing part.
 
+mod routing;
+
 use std::fmt::Display;
 use std::time::Duration;
 
@@ -10,7 +12,7 @@ use sha2::{Digest, Sha256};
 use url::Url;
 
 use super::resolve::{BODIES, KINDS, LOG_FORMATS, TAKEOVERS};
-use super::{Config, Deployment, Http, KeySource, Log, Model, Provider, ProviderKind, ScriptLine};
+use super::{Config, Http, KeySource, Log, Provider, ProviderKind, ScriptLine};
 
 /// What stands for a secret.
 const HIDDEN: &str = "***";
@@ -20,6 +22,7 @@ enum Node {
     Null,
     Bool(bool),
     Number(i64),
+    Decimal(f64),
     Text(String),
     List(Vec<Node>),
     Map(Vec<(String, Node)>),
@@ -31,6 +34,7 @@ impl Serialize for Node {
             Self::Null => serializer.serialize_unit(),
             Self::Bool(truth) => serializer.serialize_bool(*truth),
             Self::Number(number) => serializer.serialize_i64(*number),
+            Self::Decimal(number) => serializer.serialize_f64(*number),
             Self::Text(text) => serializer.serialize_str(text),
             Self::List(nodes) => serializer.collect_seq(nodes),
             Self::Map(entries) => {
@@ -55,7 +59,7 @@ pub(super) fn yaml(config: &Config) -> String {
 pub(super) fn version(config: &Config) -> String {
     let routing = map([
         ("providers", list(&config.providers, provider)),
-        ("models", list(&config.models, model)),
+        ("models", list(&config.models, routing::model)),
     ]);
     #[expect(
         clippy::expect_used,
@@ -251,7 +255,7 @@ fn whole(config: &Config) -> Node {
             ]),
         ),
         ("providers", list(providers, provider)),
-        ("models", list(models, model)),
+        ("models", list(models, routing::model)),
     ])
 }
 
@@ -327,6 +331,8 @@ fn provider(provider: &Provider) -> Node {
     if let Node::Map(kind) = kind {
         entries.extend(kind);
     }
+    entries.push(("health".to_owned(), routing::health(&provider.health)));
+    entries.push(("continues".to_owned(), Node::Bool(provider.continues)));
     Node::Map(entries)
 }
 
@@ -346,46 +352,5 @@ fn script_line(line: &ScriptLine) -> Node {
         ("delay", duration(line.delay)),
         ("status", optional(line.status, number)),
         ("cut_after", optional(line.cut_after, number)),
-    ])
-}
-
-fn model(model: &Model) -> Node {
-    let timeouts = model.timeouts;
-    map([
-        ("name", text(&model.name)),
-        ("attempts_max", number(model.attempts_max)),
-        (
-            "timeouts",
-            map([
-                ("first_token", optional(timeouts.first_token, duration)),
-                ("idle", optional(timeouts.idle, duration)),
-                ("total", optional(timeouts.total, duration)),
-            ]),
-        ),
-        ("deployments", list(&model.deployments, deployment)),
-    ])
-}
-
-fn deployment(deployment: &Deployment) -> Node {
-    let limits = &deployment.limits;
-    map([
-        ("provider", text(&deployment.provider)),
-        ("model", text(&deployment.model)),
-        ("weight", number(deployment.weight)),
-        (
-            "limits",
-            map([
-                ("concurrency", number(limits.concurrency)),
-                ("adaptive", Node::Bool(limits.adaptive)),
-                (
-                    "requests_per_minute",
-                    optional(limits.requests_per_minute, number),
-                ),
-                (
-                    "tokens_per_minute",
-                    optional(limits.tokens_per_minute, number),
-                ),
-            ]),
-        ),
     ])
 }

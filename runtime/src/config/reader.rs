@@ -189,6 +189,18 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// A number with or without decimals within bounds, both included.
+    pub(super) fn decimal(&mut self, name: &'static str, low: f64, high: f64) -> Option<f64> {
+        let number: f64 = self.optional(name)?;
+        if (low..=high).contains(&number) {
+            return Some(number);
+        }
+        let problem = format!("{number} is out of bounds");
+        let remedy = format!("write a number from {low} to {high}");
+        self.fault(name, problem, remedy);
+        None
+    }
+
     /// A time longer than zero.
     pub(super) fn duration(&mut self, name: &'static str, default: Duration) -> Duration {
         self.some_duration(name).unwrap_or(default)
@@ -353,6 +365,15 @@ impl Setting for i64 {
 
     fn read(value: &Value) -> Option<Self> {
         value.as_i64()
+    }
+}
+
+impl Setting for f64 {
+    const WHAT: &'static str = "a number";
+    const EXAMPLE: &'static str = "0.5";
+
+    fn read(value: &Value) -> Option<Self> {
+        value.as_f64()
     }
 }
 

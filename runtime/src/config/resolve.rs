@@ -1,5 +1,7 @@
 //! From the tree of values to the configuration: every key, its type and its default.
 
+mod routing;
+
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -15,9 +17,9 @@ use url::Url;
 use super::reader::{Notes, Section};
 use super::source::Variables;
 use super::{
-    Api, Bodies, Config, Deployment, Fault, Http, KeySource, Limits, Log, LogFormat, Model,
-    Objects, Processors, Provider, ProviderKind, Replies, Results, Role, SchemaRegistry,
-    ScriptLine, Secrets, Server, Shutdown, Store, Telemetry, Timeouts, TimeoutsOver, check,
+    Api, Bodies, Config, Fault, Http, KeySource, Log, LogFormat, Objects, Processors, Provider,
+    ProviderKind, Replies, Results, Role, SchemaRegistry, ScriptLine, Secrets, Server, Shutdown,
+    Store, Telemetry, Timeouts, check,
 };
 use crate::secrets::SecretName;
 
@@ -25,6 +27,9 @@ use crate::secrets::SecretName;
 const ANTHROPIC_VERSION: &str = "2023-06-01";
 /// The newest that is no preview (<https://learn.microsoft.com/azure/ai-services/openai/api-version-deprecation>).
 const AZURE_VERSION: &str = "2024-10-21";
+
+pub(super) use routing::{ON_CUT, PROBES, STICKY};
+
 const COUNT_MAX: i64 = 1_000_000_000;
 /// Partitions travel in request ids as 16 bits; Kafka is unwell long before.
 const PARTITIONS_MAX: i64 = 10_000;
@@ -86,7 +91,8 @@ pub(super) fn read(tree: Value, variables: &Variables, notes: &Notes) -> Config 
         .into_iter()
         .map(|section| provider(section, variables))
         .collect();
-    let models = root.list("models").into_iter().map(model).collect();
+    let models = root.list("models");
+    let models = models.into_iter().map(routing::model).collect();
     root.finish();
     Config {
         server,
@@ -370,8 +376,15 @@ fn provider(mut section: Section<'_>, variables: &Variables) -> Provider {
             ProviderKind::Scripted { script: Vec::new() }
         }
     };
+    let health = routing::health(section.section("health"));
+    let continues = section.or("continues", false);
     section.finish();
-    Provider { name, kind }
+    Provider {
+        name,
+        kind,
+        health,
+        continues,
+    }
 }
 
 /// Where the provider itself serves its API, for those that have one place for all.
@@ -483,44 +496,4 @@ fn script_line(mut section: Section<'_>) -> ScriptLine {
     };
     section.finish();
     line
-}
-
-fn model(mut section: Section<'_>) -> Model {
-    let name = section.required("name").unwrap_or_default();
-    let attempts_max = section.number("attempts_max", 1..=100).unwrap_or(3);
-    let deployments = section.list("deployments");
-    let mut timeouts = section.section("timeouts");
-    let timeouts_read = TimeoutsOver {
-        first_token: timeouts.some_duration("first_token"),
-        idle: timeouts.some_duration("idle"),
-        total: timeouts.some_duration("total"),
-    };
-    timeouts.finish();
-    let model = Model {
-        name,
-        deployments: deployments.into_iter().map(deployment).collect(),
-        attempts_max,
-        timeouts: timeouts_read,
-    };
-    section.finish();
-    model
-}
-
-fn deployment(mut section: Section<'_>) -> Deployment {
-    let mut read = section.section("limits");
-    let limits = Limits {
-        concurrency: read.number("concurrency", 1..=COUNT_MAX).unwrap_or(1_000),
-        adaptive: read.or("adaptive", false),
-        requests_per_minute: read.number("requests_per_minute", 1..=i64::MAX),
-        tokens_per_minute: read.number("tokens_per_minute", 1..=i64::MAX),
-    };
-    read.finish();
-    let deployment = Deployment {
-        provider: section.required("provider").unwrap_or_default(),
-        model: section.required("model").unwrap_or_default(),
-        weight: section.number("weight", 1..=1_000_000).unwrap_or(1),
-        limits,
-    };
-    section.finish();
-    deployment
 }

@@ -23,13 +23,24 @@ results: { retention: 7d, bodies: full }
 processors: { held_max: 4000, held_bytes_max: 64MiB, on_takeover: retry }
 providers:
   - { name: local, kind: openai, base_url: "http://127.0.0.1:9100/v1", keys: [ { env: LOCAL_API_KEY } ],
-      timeouts: { connect: 2s, first_token: 20s, idle: 30s, total: 120s } }
+      timeouts: { connect: 2s, first_token: 20s, idle: 30s, total: 120s }, continues: false,
+      health: { active: { every: 10s, probe: models }, failures_in_a_row: 5, error_ratio: 0.5, window: 30s, rest: 5s, panic_threshold: 0.5 } }
   - { name: claude, kind: anthropic, api_version: 2023-06-01 }
   - { name: demo, kind: scripted, script: [ { model: echo, reply: "You said: {prompt}", delay: 20ms } ] }
 models:
   - name: gpt-demo
+    aliases: ["gpt-*"]
+    strategy: weighted
     timeouts: { first_token: 60s, total: 300s }
-    deployments: [ { provider: local, model: gpt-4o, weight: 3 }, { provider: demo, model: echo, weight: 1 } ]
+    deployments:
+      - { provider: local, model: gpt-4o, weight: 3, tier: 1, context_tokens: 128000, price: { input: 2.5, cached_input: 1.25, output: 10 },
+          limits: { concurrency: 64, requests_per_minute: 5000, tokens_per_minute: 400000 }, tags: [eu], version: "2024-08-06" }
+      - { provider: demo, model: echo, weight: 1 }
+    attempts_max: 3
+    fallbacks: { error: [demo], context_length: [], content_policy: [] }
+    on_cut: error
+    sticky: none
+    shadow: { model: demo, share: 0.01 }
   - name: demo
     deployments: [ { provider: demo, model: echo } ]
 "#;
@@ -89,7 +100,22 @@ fn an_empty_file_gives_the_defaults() {
 fn the_example_is_read() {
     let config = read(EXAMPLE, &[("LOCAL_API_KEY", "hunter2")], Some(Role::Serve)).unwrap();
     assert_eq!(config.models[0].deployments[0].weight, 3);
-    assert_eq!(config.models[0].deployments[0].limits, Limits::default());
+    assert_eq!(config.models[0].deployments[0].limits.concurrency, 64);
+    assert_eq!(config.models[0].deployments[1].limits.concurrency, 1_000);
+    let price = Price {
+        input: 2_500_000_000,
+        cached_input: 1_250_000_000,
+        output: 10_000_000_000,
+    };
+    assert_eq!(config.models[0].deployments[0].price, Some(price));
+    assert_eq!(config.models[0].fallbacks.error, ["demo"]);
+    assert_eq!(config.models[0].shadow.as_ref().unwrap().share, 0.01);
+    assert_eq!(config.models[1].strategy, Strategy::Weighted);
+    assert_eq!(
+        config.providers[0].health.active_every,
+        Some(Duration::from_secs(10))
+    );
+    assert_eq!(config.providers[1].health, Health::default());
     assert_eq!(config.models[1].attempts_max, 3);
     let Http { keys, timeouts, .. } = http(&config);
     assert_eq!(keys[0].name(), "LOCAL_API_KEY");
@@ -212,12 +238,16 @@ replies: { partition: 48 }
 store: { url: "mysql://me:hunter2@x/y" }
 results: { retention: 0s, bodies: some }
 providers:
-  - { name: a, kind: azure, api_version: "../x" }
+  - { name: a, kind: azure, api_version: "../x", health: { active: { every: 1ms, probe: ping }, error_ratio: 0, window: 0s, panic_threshold: 1.5, failures_in_a_row: 0 } }
   - { name: a, kind: scripted, script: [ { reply: hi, status: 7 } ], base_url: "http://x" }
   - { kind: magic, nonsense: 1 }
   - { name: b, kind: openai, base_url: "nowhere", keys: [ {}, { env: NOT_SET }, { env: A, file: b }, { file: b, secret: c }, { secret: "a b" } ] }
 models:
   - { name: m, deployments: [] }
+  - { name: n, strategy: best, on_cut: retry, sticky: key, aliases: [m, "x*"], shadow: { share: 2 }, fallbacks: { error: [n], context_length: [nowhere] },
+      deployments: [ { provider: b, model: y, tier: -1, price: { input: 1 }, context_tokens: 0, limits: { concurrency: 0 } },
+                     { provider: b, model: z, price: { cached_input: -1, output: 3 } } ] }
+  - { name: "x*", deployments: [ { provider: b, model: y } ] }
   - { name: m, deployments: [ { provider: c, model: x, weight: 0 }, { provider: a }, { provider: b, model: y, limits: { concurency: 3 } } ] }
 "#;
     let found = faults(text, &[], Some(Role::Serve));
@@ -262,11 +292,31 @@ models:
         "providers[3].keys[4].secret",
         "server.allow_upstreams",
         "models[0].deployments",
-        "models[1].name",
-        "models[1].deployments[0].provider",
-        "models[1].deployments[0].weight",
-        "models[1].deployments[1].model",
-        "models[1].deployments[2].limits.concurency",
+        "models[1].strategy",
+        "models[1].on_cut",
+        "models[1].sticky",
+        "models[1].aliases",
+        "models[1].shadow.share",
+        "models[1].fallbacks.error",
+        "models[1].fallbacks.context_length",
+        "models[1].deployments[0].tier",
+        "models[1].deployments[0].price.output",
+        "models[1].deployments[0].context_tokens",
+        "models[1].deployments[0].limits.concurrency",
+        "models[1].deployments[1].price.cached_input",
+        "models[1].deployments[1].price.input",
+        "models[2].name",
+        "models[3].name",
+        "models[3].deployments[0].provider",
+        "models[3].deployments[0].weight",
+        "models[3].deployments[1].model",
+        "models[3].deployments[2].limits.concurency",
+        "providers[0].health.active.every",
+        "providers[0].health.active.probe",
+        "providers[0].health.error_ratio",
+        "providers[0].health.window",
+        "providers[0].health.panic_threshold",
+        "providers[0].health.failures_in_a_row",
     ] {
         assert!(keys.contains(key), "no fault for {key} in\n{shown}");
     }

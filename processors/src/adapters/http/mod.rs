@@ -7,16 +7,18 @@ use std::sync::Arc;
 
 use ::http::header::{ACCEPT, CONTENT_TYPE};
 use ::http::{HeaderValue, Method};
+use futures::future::BoxFuture;
 use schemas::dialect::openai;
 use schemas::header;
 use schemas::request::Endpoint;
 use tokio::time::Instant;
+use url::Url;
 
 use super::failure::Failure;
 use super::keys::Keys;
 use super::operation::Operation;
 use super::told::Told;
-use super::wire::{Whole, Wire};
+use super::wire::{Whole, Wire, under};
 use super::{Adapter, Ask, Calling};
 use crate::router::Readiness;
 use call::Call;
@@ -32,15 +34,27 @@ pub(crate) struct Http {
     connections: Connections,
     wire: Arc<dyn Wire>,
     keys: Keys,
+    /// The list of the provider's models.
+    models: Url,
+    /// The provider's models go on with an assistant message that comes last.
+    continues: bool,
 }
 
 impl Http {
     /// The deployment that `wire` speaks to.
-    pub(crate) fn new(connections: Connections, wire: Arc<dyn Wire>, keys: Keys) -> Self {
+    pub(crate) fn new(
+        connections: Connections,
+        wire: Arc<dyn Wire>,
+        keys: Keys,
+        base_url: &Url,
+        continues: bool,
+    ) -> Self {
         Self {
             connections,
             wire,
             keys,
+            models: under(base_url, "/models"),
+            continues,
         }
     }
 }
@@ -52,6 +66,24 @@ impl Adapter for Http {
 
     fn readiness(&self, now: Instant) -> Readiness {
         self.keys.readiness(now)
+    }
+
+    fn can_continue(&self) -> bool {
+        self.continues && self.wire.takes_prefix()
+    }
+
+    fn probe(&self) -> Option<BoxFuture<'static, bool>> {
+        let mut request = reqwest::Request::new(Method::GET, self.models.clone());
+        let chosen = self.keys.choose(Instant::now());
+        let headers = request.headers_mut();
+        self.wire.headers(chosen.credential.as_ref(), headers);
+        let (client, place) = self.connections.enter();
+        Some(Box::pin(async move {
+            let response = client.execute(request).await;
+            drop(place);
+            // One that refuses our key or has no such list is there all the same.
+            response.is_ok_and(|response| !response.status().is_server_error())
+        }))
     }
 
     fn call(&self, ask: &Ask<'_>) -> Box<dyn Calling> {

@@ -5,6 +5,7 @@ mod azure;
 mod deepseek;
 mod gemini;
 mod openai;
+mod prefix;
 
 use std::sync::Arc;
 
@@ -26,6 +27,11 @@ pub(crate) trait Wire: std::fmt::Debug + Send + Sync {
 
     /// Whether the provider counts tokens; if not, [`Wire::request`] is not asked for it and they are estimated.
     fn counts_tokens(&self) -> bool {
+        false
+    }
+
+    /// Whether it can ask for the rest of an answer ([`Ask::prefix`]) that is text of a chat in OpenAI's dialect.
+    fn takes_prefix(&self) -> bool {
         false
     }
 
@@ -113,7 +119,7 @@ pub(crate) fn of(provider: &Http, model: &str) -> Arc<dyn Wire> {
 }
 
 /// `base` with `path` after its own; `path` begins with a slash and may have parameters, which come after those of `base`.
-fn under(base: &Url, path: &str) -> Url {
+pub(super) fn under(base: &Url, path: &str) -> Url {
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
     let mut url = base.clone();
     url.set_path(&format!("{}{path}", base.path().trim_end_matches('/')));

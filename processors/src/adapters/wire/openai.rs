@@ -9,7 +9,7 @@ use schemas::model::Said;
 use schemas::request::Endpoint;
 use url::Url;
 
-use super::{Outgoing, Reader, Whole, Wire, under};
+use super::{Outgoing, Reader, Whole, Wire, prefix, under};
 use crate::adapters::Ask;
 use crate::adapters::keys::Credential;
 use crate::adapters::operation::Operation;
@@ -51,10 +51,18 @@ impl Wire for OpenAi {
         }
     }
 
+    fn takes_prefix(&self) -> bool {
+        true
+    }
+
     fn request(&self, ask: &Ask<'_>) -> Result<Outgoing, ErrorBody> {
         Ok(match ask.operation {
             Operation::Chat(asked) => {
                 let body = openai::upstream_request(ask.body, &self.model, asked.stream);
+                let body = match ask.prefix {
+                    Some(prefix) => prefix::append(&body, prefix),
+                    None => body,
+                };
                 Outgoing::same(&self.chat, body)
             }
             Operation::Completion(asked) => {

@@ -47,6 +47,7 @@ fn ask(
     let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
     let attributes: BTreeMap<_, _> = attributes.iter().map(owned).collect();
     wire.request(&Ask {
+        prefix: None,
         id: RequestId::new(ReplyPlace {
             topic: ReplyTopic::Responses,
             partition: 0,
@@ -106,6 +107,7 @@ fn a_body_with_nothing_to_change_is_passed_on_without_a_copy() {
     let wire = wire(Api::OpenAi, "http://x/v1", None, "m");
     let body = Bytes::from_static(CHAT.as_bytes());
     let outgoing = wire.request(&Ask {
+        prefix: None,
         id: RequestId::new(ReplyPlace {
             topic: ReplyTopic::Responses,
             partition: 0,

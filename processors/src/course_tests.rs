@@ -1,0 +1,130 @@
+use std::sync::{Arc, OnceLock};
+
+use runtime::config::{self, Health, Provider, ProviderKind};
+use runtime::store::secrets::SecretSnapshot;
+use schemas::request::{Endpoint, OnTakeover};
+
+use super::*;
+use crate::config::{Settings, models};
+use crate::gate::Slack;
+use crate::metrics::Metrics;
+
+fn settings(all: Vec<config::Model>) -> Settings {
+    Settings {
+        processors: config::Processors {
+            held_max: 10,
+            held_bytes_max: bytesize::ByteSize::mib(1),
+            on_takeover: OnTakeover::Retry,
+        },
+        providers: vec![Provider {
+            name: "p".into(),
+            kind: ProviderKind::Scripted { script: Vec::new() },
+            health: Health::default(),
+            continues: false,
+        }],
+        models: all,
+        config_version: "v".into(),
+        grace: Duration::ZERO,
+        deadline: Arc::new(OnceLock::new()),
+    }
+}
+
+fn deployment(model: &str) -> config::Deployment {
+    config::Deployment::new("p", model)
+}
+
+fn set_up(all: Vec<config::Model>) -> Models {
+    let (models, _) = models(
+        &settings(all),
+        &SecretSnapshot::none(),
+        &Slack::new(10),
+        &Metrics::new(),
+    )
+    .unwrap();
+    models
+}
+
+fn course<'m>(models: &'m Models, name: &str) -> Course<'m> {
+    let model = models.get(name).unwrap();
+    Course::new(models, model, Endpoint::ChatCompletions, Wish::default()).unwrap()
+}
+
+#[test]
+fn repeats_are_bounded_over_all_requests_of_a_model() {
+    let models = set_up(vec![config::Model::new(
+        "m",
+        vec![deployment("a"), deployment("b")],
+    )]);
+    let now = Instant::now();
+    let mut repeats = 0;
+    for _ in 0..200 {
+        let mut course = course(&models, "m");
+        let first = course
+            .next(0, now)
+            .expect("a first attempt is always allowed");
+        course.failed(first.place, Failure::passing("no"));
+        repeats += u32::from(course.next(1, now).is_some());
+    }
+    assert_eq!(repeats, 100 + 200 / 5);
+    let now = now + Duration::from_secs(11);
+    let mut later = course(&models, "m");
+    let first = later.next(0, now).unwrap();
+    later.failed(first.place, Failure::passing("no"));
+    assert!(
+        later.next(1, now).is_some(),
+        "what is long past does not count"
+    );
+}
+
+#[test]
+fn while_all_are_out_a_client_is_told_when_to_try_again() {
+    let models = set_up(vec![config::Model::new("m", vec![deployment("a")])]);
+    let health = &models.get("m").unwrap().deployments[0].health;
+    let now = Instant::now() + Duration::from_secs(1);
+    let time = models.clock.at(now);
+    for _ in 0..5 {
+        health.failed(time, time);
+    }
+    let mut refused = course(&models, "m");
+    assert!(refused.next(0, now).is_none());
+    let error = refused.last_word();
+    assert_eq!(error.status, 503);
+    let wait = error.retry_after_millis.unwrap();
+    assert!((4_999..=5_000).contains(&wait), "{wait}");
+    let now = now + crate::health::TRIAL_EVERY;
+    let mut trial = course(&models, "m");
+    assert!(trial.next(0, now).is_some(), "one is let through");
+    assert!(course(&models, "m").next(0, now).is_none(), "and no other");
+    assert_eq!(models.get("m").unwrap().deployments[0].load.in_flight(), 0);
+}
+
+#[test]
+fn every_model_has_one_turn_and_attempts_are_bounded_over_all() {
+    let mut all: Vec<config::Model> = ["a", "b", "c"]
+        .iter()
+        .map(|name| config::Model::new(*name, vec![deployment(name)]))
+        .collect();
+    for model in &mut all {
+        model.fallbacks.error = vec!["c".into(), "a".into(), "b".into()];
+        model.attempts_max = 6;
+    }
+    let models = set_up(all);
+    let mut course = course(&models, "a");
+    let mut called = Vec::new();
+    while let Some(turn) = course.next(called.len(), Instant::now()) {
+        called.push(turn.deployment.name.to_string());
+        course.failed(turn.place, Failure::passing("no"));
+    }
+    assert_eq!(called, ["p/a", "p/c", "p/b", "p/b", "p/b", "p/b"]);
+}
+
+#[test]
+fn a_call_is_in_flight_as_long_as_its_turn() {
+    let models = set_up(vec![config::Model::new("m", vec![deployment("a")])]);
+    let load = &models.get("m").unwrap().deployments[0].load;
+    let mut course = course(&models, "m");
+    let turn = course.next(0, Instant::now());
+    assert_eq!(load.in_flight(), 1);
+    drop(turn);
+    assert_eq!(load.in_flight(), 0);
+}
