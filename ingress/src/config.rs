@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use runtime::config::Config;
+use runtime::config::{Config, Model};
 use schemas::request::OnTakeover;
 
 /// Connections beyond those that wait for an answer: keep-alive ones, and ones that send.
@@ -11,8 +11,8 @@ const IDLE_CONNECTIONS_MAX: usize = 10_000;
 /// What the door needs to know; [`Settings::from`] takes it from the configuration.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Names of the models that clients may ask for, in the order they are listed.
-    pub models: Vec<String>,
+    /// The models that clients may ask for, in the order they are listed.
+    pub models: Vec<Model>,
     /// Partition of `responses` to tail; none: any.
     pub reply_partition: Option<i32>,
     /// Longest that a request may take over all attempts; the header `lockgate-timeout` lowers it.
@@ -49,11 +49,7 @@ impl From<&Config> for Settings {
         let bytes = |size: bytesize::ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
         let body_bytes_max = bytes(server.body_bytes_max);
         Self {
-            models: config
-                .models
-                .iter()
-                .map(|model| model.name.clone())
-                .collect(),
+            models: config.models.clone(),
             reply_partition: config.replies.partition,
             request_timeout: server.request_timeout,
             requests_max: server.requests_max,

@@ -2,22 +2,27 @@
 
 use std::collections::HashSet;
 
+use runtime::config::{Model, Names};
+
 /// The models of the configuration.
 #[derive(Debug)]
 pub(crate) struct Models {
     in_order: Vec<String>,
-    known: HashSet<String>,
+    /// Of all models of the configuration, by their places.
+    by_place: Vec<String>,
+    names: Names,
 }
 
 impl Models {
-    /// Models by their names, in the order in which they are listed; of a name given twice, the first counts.
-    pub(crate) fn new(names: impl IntoIterator<Item = String>) -> Self {
-        let mut known = HashSet::new();
-        let in_order = names
-            .into_iter()
-            .filter(|name| known.insert(name.clone()))
-            .collect();
-        Self { in_order, known }
+    /// Models in the order in which they are listed; of a name given twice, the first counts.
+    pub(crate) fn new(models: &[Model]) -> Self {
+        let mut seen = HashSet::new();
+        let names = models.iter().map(|model| &model.name);
+        Self {
+            in_order: names.filter(|name| seen.insert(*name)).cloned().collect(),
+            by_place: models.iter().map(|model| model.name.clone()).collect(),
+            names: Names::new(models),
+        }
     }
 
     /// The names that are listed.
@@ -25,9 +30,11 @@ impl Models {
         &self.in_order
     }
 
-    /// The name of the model that `asked` means; none when nobody serves it.
+    /// The name of the model that `asked` means, by its name, an alias, a pattern or with a version; none when nobody
+    /// serves it.
     pub(crate) fn resolve(&self, asked: &str) -> Option<&str> {
-        self.known.get(asked).map(String::as_str)
+        let named = self.names.find(asked)?;
+        self.by_place.get(named.model).map(String::as_str)
     }
 }
 
@@ -36,10 +43,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn models_are_listed_once_and_in_order() {
-        let models = Models::new(["b", "a", "b"].map(str::to_owned));
+    fn models_are_listed_once_and_in_order_and_found_by_their_aliases_too() {
+        let a = Model {
+            aliases: vec!["a-*".to_owned()],
+            ..Model::new("a", Vec::new())
+        };
+        let models = Models::new(&[Model::new("b", Vec::new()), a.clone(), a]);
         assert_eq!(models.names(), ["b", "a"]);
-        assert_eq!(models.resolve("a"), Some("a"));
+        for (asked, name) in [("a", "a"), ("a-latest", "a"), ("b@2", "b")] {
+            assert_eq!(models.resolve(asked), Some(name), "{asked}");
+        }
         assert_eq!(models.resolve("c"), None);
     }
 }

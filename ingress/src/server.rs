@@ -94,7 +94,6 @@ pub async fn run(
     let (log, codec) = (parts.log.clone(), parts.codec.clone());
 
     let fleet = Fleet::default();
-    metrics.observe(fleet.clone(), settings.models.clone());
     let end = CancellationToken::new();
     let heartbeats = fleet
         .clone()
@@ -103,7 +102,8 @@ pub async fn run(
     let tokens = Arc::new(OnceLock::new());
     let secret = resume_tokens(parts.store.clone(), Arc::clone(&tokens));
 
-    let models = Arc::new(Models::new(settings.models.clone()));
+    let models = Arc::new(Models::new(&settings.models));
+    metrics.observe(fleet.clone(), models.names().to_vec());
     let inference = Inference {
         keys: parts.keys.clone(),
         models: Arc::clone(&models),

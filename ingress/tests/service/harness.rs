@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use ingress::{CONDITION, Error, Parts, Settings, run};
 use runtime::codec::{self, Codec};
+use runtime::config::Model;
 use runtime::log::{self, Delivery, Durability, Log, Place, Record, Tail};
 use runtime::objects::Objects;
 use runtime::store::Store;
@@ -50,7 +51,9 @@ pub(crate) struct Door {
 /// Settings that tests begin with: as shipped, but quick to stop.
 fn settings() -> Settings {
     Settings {
-        models: vec![MODEL.to_owned(), "meta/llama".to_owned()],
+        models: [MODEL, "meta/llama"]
+            .map(|name| Model::new(name, Vec::new()))
+            .into(),
         reply_partition: None,
         request_timeout: Duration::from_secs(60),
         requests_max: 1_000,
