@@ -15,6 +15,7 @@ mod drain;
 mod faults;
 mod frozen;
 mod kill;
+mod outage;
 mod rolling_restart;
 mod sdk;
 mod trace;

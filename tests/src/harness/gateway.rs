@@ -1,6 +1,7 @@
 //! One Lockgate, all roles in one process or each in its own.
 
 use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -242,6 +243,12 @@ impl Gateway {
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.listen)
+    }
+
+    /// The address of the API.
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.listen).into()
     }
 
     /// The roles that make up the gateway.
