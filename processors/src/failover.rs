@@ -191,10 +191,10 @@ impl Job<'_> {
         };
         let is_single = match operation {
             Operation::Chat(chat) => chat.n == 1,
-            Operation::Completion(_)
-            | Operation::Embeddings(_)
-            | Operation::Messages(_)
-            | Operation::CountTokens(_) => false,
+            Operation::Messages(_) => true,
+            Operation::Completion(_) | Operation::Embeddings(_) | Operation::CountTokens(_) => {
+                false
+            }
         };
         is_cut && is_single && self.assembly.prefix().is_some()
     }

@@ -331,8 +331,33 @@ pub struct Provider {
     pub kind: ProviderKind,
     /// When its deployments are taken out, and when they come back.
     pub health: Health,
-    /// Whether its models go on with an assistant message that comes last. Default false.
+    /// Whether its models go on with an assistant message that comes last. Default: whether the documented API of its kind
+    /// does, which is so for `deepseek` and `anthropic`. Never for `azure`, `gemini` and `scripted`.
     pub continues: bool,
+}
+
+impl ProviderKind {
+    /// Whether its documented API goes on with an assistant message that comes last.
+    fn takes_prefix(&self) -> bool {
+        match self {
+            Self::Http(http) => match http.api {
+                Api::DeepSeek | Api::Anthropic => true,
+                Api::OpenAi | Api::Azure | Api::Gemini => false,
+            },
+            Self::Scripted { .. } => false,
+        }
+    }
+
+    /// Whether it can be asked to. Of OpenAI's dialect only some servers go on.
+    fn can_continue(&self) -> bool {
+        match self {
+            Self::Http(http) => match http.api {
+                Api::OpenAi | Api::DeepSeek | Api::Anthropic => true,
+                Api::Azure | Api::Gemini => false,
+            },
+            Self::Scripted { .. } => false,
+        }
+    }
 }
 
 impl Provider {

@@ -187,11 +187,16 @@ impl Assembly {
     /// Another attempt goes on with the text so far.
     pub(crate) fn go_on(&mut self) {
         self.came.usage = None;
-        self.came.chunks.clear();
+        // Chunks not yet taken stay: their text is part of what is gone on with.
+        self.rendering.go_on(&self.came);
     }
 
-    /// The text so far, if another deployment could go on with it: there is some, and nothing but text in the first choice.
+    /// The text so far, if another deployment could go on with it: there is some, nothing but text in the first choice, and
+    /// what the client has can be gone on with.
     pub(crate) fn prefix(&self) -> Option<String> {
+        if !self.rendering.can_go_on() {
+            return None;
+        }
         let mut prefix = None;
         for piece in self.came.assembler.text().pieces() {
             if piece.text.is_empty() {
@@ -238,4 +243,57 @@ impl Assembly {
 fn is_token(chunk: &Chunk) -> bool {
     let mut pieces = chunk.pieces.iter();
     pieces.any(|piece| piece.channel != Channel::Finish && !piece.text.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use schemas::id::RequestId;
+    use schemas::request::{Body, Dialect, Endpoint, Lane, OnDisconnect, OnTakeover};
+    use schemas::time::Timestamp;
+    use schemas::topic::{ReplyPlace, ReplyTopic};
+
+    use super::*;
+
+    #[test]
+    fn what_is_gone_on_with_reaches_the_client_though_the_call_was_cut_before_it_was_taken() {
+        let body = Bytes::from_static(
+            br#"{"model":"m","stream":true,"messages":[{"role":"user","content":"hi"}]}"#,
+        );
+        let now = Timestamp::now();
+        let request = Request {
+            id: RequestId::new(ReplyPlace {
+                topic: ReplyTopic::Responses,
+                partition: 0,
+            }),
+            tenant: "t".into(),
+            key_id: "k".into(),
+            endpoint: Endpoint::ChatCompletions,
+            dialect: Dialect::OpenAi,
+            model: "m".into(),
+            lane: Lane::Interactive,
+            stream: true,
+            accepted_at: now,
+            deadline: now,
+            on_disconnect: OnDisconnect::Cancel,
+            on_takeover: OnTakeover::Retry,
+            shadow_of: None,
+            body: Body::Inline(body.clone()),
+            attributes: BTreeMap::new(),
+        };
+        let operation =
+            Operation::parse(Endpoint::ChatCompletions, Dialect::OpenAi, &body).unwrap();
+        let mut assembly = Assembly::new(&request);
+        assembly.begin(&operation, &body, &"m".into());
+        let event = br#"{"id":"x","choices":[{"index":0,"delta":{"content":"Hel"}}]}"#;
+        assembly.event(&Bytes::from_static(event)).unwrap();
+        assert_eq!(assembly.prefix().as_deref(), Some("Hel"));
+        assembly.go_on();
+        let (chunk, token) = assembly
+            .chunk()
+            .expect("the text that the next call begins with");
+        assert!(token);
+        assert_eq!(chunk.pieces[0].text, "Hel");
+    }
 }

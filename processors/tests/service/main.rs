@@ -8,6 +8,7 @@
 
 mod adopt;
 mod calls;
+mod continues;
 mod load;
 mod providers;
 mod rig;

@@ -377,7 +377,11 @@ fn provider(mut section: Section<'_>, variables: &Variables) -> Provider {
         }
     };
     let health = routing::health(section.section("health"));
-    let continues = section.or("continues", false);
+    let continues = section.or("continues", kind.takes_prefix());
+    if continues && !kind.can_continue() {
+        let problem = "providers of this kind cannot go on with a text that another began";
+        section.fault("continues", problem, "leave it out");
+    }
     section.finish();
     Provider {
         name,

@@ -164,6 +164,34 @@ fn providers_that_have_one_place_for_all_need_only_a_name_and_a_kind() {
 }
 
 #[test]
+fn kinds_that_document_it_go_on_with_a_text_and_others_only_if_they_can() {
+    let continues = |rest: &str| {
+        let text = format!("providers: [ {{ name: a, {rest} }} ]");
+        read(&text, &[], None).map(|config| config.providers[0].continues)
+    };
+    for (rest, expected) in [
+        ("kind: deepseek", true),
+        ("kind: anthropic", true),
+        ("kind: anthropic, continues: false", false),
+        ("kind: openai", false),
+        ("kind: openai, continues: true", true),
+        ("kind: gemini", false),
+        ("kind: scripted", false),
+    ] {
+        assert_eq!(continues(rest).unwrap(), expected, "{rest}");
+    }
+    for kind in ["kind: gemini", "kind: scripted"] {
+        let Faults(faults) = continues(&format!("{kind}, continues: true")).unwrap_err();
+        let shown: Vec<_> = faults.iter().map(ToString::to_string).collect();
+        assert_eq!(shown.len(), 1, "{shown:?}");
+        assert!(
+            shown[0].starts_with("providers[0].continues: "),
+            "{shown:?}"
+        );
+    }
+}
+
+#[test]
 fn azure_has_a_version_but_for_its_newer_api() {
     let version = |rest: &str| {
         let text = format!("providers: [ {{ name: a, kind: azure, base_url: {rest} }} ]");

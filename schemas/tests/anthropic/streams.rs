@@ -438,3 +438,96 @@ proptest! {
         prop_assert_eq!(read_back(&frames), collected(&numbered(pieces)));
     }
 }
+
+#[test]
+fn only_a_stream_of_nothing_but_text_can_be_gone_on_with() {
+    let start = |index: i64, block: Value| {
+        let start = json!({"type": "content_block_start", "index": index, "content_block": block});
+        start.to_string()
+    };
+    let delta = |delta: Value| {
+        json!({"type": "content_block_delta", "index": 0, "delta": delta}).to_string()
+    };
+    let text = || json!({"type": "text", "text": ""});
+    let stop = || r#"{"type":"content_block_stop","index":0}"#.to_owned();
+    let read = |events: &[String]| {
+        let mut reader = StreamReader::default();
+        for event in events {
+            reader.read(event.as_bytes()).unwrap();
+        }
+        reader
+    };
+    assert_eq!(read(&[]).text_blocks(), None, "nothing came");
+    for mixed in [
+        vec![start(0, json!({"type": "redacted_thinking", "data": "x"}))],
+        vec![
+            start(0, text()),
+            stop(),
+            start(1, json!({"type": "server_tool_use"})),
+        ],
+        vec![
+            start(0, text()),
+            delta(json!({"type": "citations_delta", "citation": {}})),
+        ],
+        vec![start(3, text())],
+        vec![start(0, text()), start(1, text())],
+        vec![
+            start(0, text()),
+            stop(),
+            r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"}}"#.to_owned(),
+        ],
+    ] {
+        assert_eq!(read(&mixed).text_blocks(), None, "{mixed:?}");
+    }
+}
+
+#[test]
+fn a_message_goes_on_with_the_open_block_or_the_next_one() {
+    let start =
+        r#"{"type":"content_block_start","index":0,"content_block":{"type":"text","text":"Hel"}}"#;
+    let stop = r#"{"type":"content_block_stop","index":0}"#;
+    for (events, expected) in [
+        (
+            vec![start],
+            vec![
+                ("content_block_delta", 0),
+                ("content_block_stop", 0),
+                ("content_block_start", 1),
+                ("content_block_delta", 1),
+            ],
+        ),
+        (
+            vec![start, stop],
+            vec![
+                ("content_block_start", 1),
+                ("content_block_delta", 1),
+                ("content_block_stop", 1),
+                ("content_block_start", 2),
+                ("content_block_delta", 2),
+            ],
+        ),
+    ] {
+        let mut reader = StreamReader::default();
+        for event in events {
+            reader.read(event.as_bytes()).unwrap();
+        }
+        let blocks = reader.text_blocks().unwrap();
+        let mut writer = StreamWriter::going_on(&identity(), "claude", blocks);
+        let frames = writer.write(&said(&[
+            piece(Channel::Text, 0, "lo"),
+            piece(Channel::ToolName, 0, "f"),
+            piece(Channel::ToolArguments, 0, "{}"),
+        ]));
+        let frames: Vec<Value> = frames.iter().map(value).collect();
+        let told: Vec<_> = frames
+            .iter()
+            .map(|frame| {
+                (
+                    frame["type"].as_str().unwrap(),
+                    frame["index"].as_i64().unwrap(),
+                )
+            })
+            .collect();
+        assert_eq!(told, expected);
+    }
+}

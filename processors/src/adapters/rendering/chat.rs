@@ -15,6 +15,8 @@ use crate::adapters::wire::Whole;
 pub(super) struct Chat {
     include_usage: bool,
     usage_shown: bool,
+    /// Another call began the answer, its role told.
+    goes_on: bool,
     /// What the client sent.
     body: Bytes,
     /// Where the provider speaks another dialect.
@@ -33,6 +35,7 @@ impl Chat {
         Self {
             include_usage,
             usage_shown: false,
+            goes_on: false,
             body,
             converted: None,
         }
@@ -44,6 +47,11 @@ impl Rendering for Chat {
         let mut chunk = openai::read_chunk(data)?;
         came.learn_model(chunk.model.take());
         came.assembler.push(&chunk);
+        // Clients that put deltas together would have the role twice.
+        let says_nothing = !chunk.is_token() && chunk.finished().next().is_none();
+        if self.goes_on && says_nothing && chunk.usage.is_none() {
+            return Ok(false);
+        }
         let raw = openai::render_chunk(&chunk, &came.identity, came.model(), self.include_usage);
         self.usage_shown |= chunk.usage.is_some() && self.include_usage;
         if let Some(raw) = raw {
@@ -55,8 +63,13 @@ impl Rendering for Chat {
 
     fn said(&mut self, mut said: Said, came: &mut Came) {
         came.learn(&mut said);
+        let begin = if self.goes_on {
+            StreamWriter::going_on
+        } else {
+            StreamWriter::new
+        };
         let converted = self.converted.get_or_insert_with(|| Converted {
-            writer: StreamWriter::new(&came.identity, came.model(), self.include_usage),
+            writer: begin(&came.identity, came.model(), self.include_usage),
             function_calls: openai::wants_function_calls(&self.body),
         });
         if converted.function_calls {
@@ -90,6 +103,16 @@ impl Rendering for Chat {
             came.model(),
             Some(&usage),
         ))
+    }
+
+    fn can_go_on(&self) -> bool {
+        true
+    }
+
+    fn go_on(&mut self, _came: &Came) {
+        self.goes_on = true;
+        // The next provider may speak the client's dialect.
+        self.converted = None;
     }
 
     fn finish(&mut self, usage: &Usage, came: &mut Came) {

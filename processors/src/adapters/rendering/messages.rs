@@ -78,6 +78,20 @@ impl Rendering for Messages {
         Ok(anthropic::write_answer(&text, identity, model, &usage))
     }
 
+    fn can_go_on(&self) -> bool {
+        self.writer.is_some() || self.reader.text_blocks().is_some()
+    }
+
+    fn go_on(&mut self, came: &Came) {
+        // Whoever goes on is read as if it spoke another dialect: its own frames would begin another message.
+        if self.writer.is_none()
+            && let Some(blocks) = self.reader.text_blocks()
+        {
+            let writer = StreamWriter::going_on(&came.identity, came.model(), blocks);
+            self.writer = Some(writer);
+        }
+    }
+
     fn finish(&mut self, usage: &Usage, came: &mut Came) {
         if let Some(writer) = &mut self.writer {
             let frames = writer.finish(usage);

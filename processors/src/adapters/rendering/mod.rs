@@ -42,6 +42,14 @@ pub(crate) trait Rendering: std::fmt::Debug + Send {
     /// When it answers something else than was asked, which is a fault of ours.
     fn told(&mut self, whole: Whole, came: &mut Came) -> Result<Bytes, ErrorBody>;
 
+    /// Whether what the client has of a stream can be gone on with by another call.
+    fn can_go_on(&self) -> bool {
+        false
+    }
+
+    /// Another call goes on with the stream: what comes next is no beginning.
+    fn go_on(&mut self, _came: &Came) {}
+
     /// Shows what is still due when the stream has ended properly.
     fn finish(&mut self, _usage: &Usage, _came: &mut Came) {}
 

@@ -9,6 +9,7 @@ use schemas::model::Said;
 use schemas::request::Endpoint;
 use url::Url;
 
+use super::prefix::{self, Seam};
 use super::{Outgoing, Reader, Whole, Wire, under};
 use crate::adapters::Ask;
 use crate::adapters::keys::Credential;
@@ -57,9 +58,13 @@ impl Wire for Anthropic {
         true
     }
 
+    fn takes_prefix(&self) -> bool {
+        anthropic::takes_prefix(&self.model)
+    }
+
     fn request(&self, ask: &Ask<'_>) -> Result<Outgoing, ErrorBody> {
         Ok(match ask.operation {
-            Operation::Messages(asked) => {
+            Operation::Messages(asked) if ask.prefix.is_none() => {
                 let body = anthropic::upstream_request(ask.body, &self.model, asked.stream);
                 as_the_client_says(Outgoing::same(&self.messages, body), ask)
             }
@@ -67,10 +72,16 @@ impl Wire for Anthropic {
                 let body = anthropic::upstream_request(ask.body, &self.model, false);
                 as_the_client_says(Outgoing::same(&self.count_tokens, body), ask)
             }
-            Operation::Chat(_) | Operation::Completion(_) => {
-                let chat = ask.operation.chat(ask.body)?;
+            // The rest of a message is read like a stranger's answer: its frames have to go on with those that came.
+            Operation::Messages(_) | Operation::Chat(_) | Operation::Completion(_) => {
+                let chat = prefix::chat(ask)?;
                 let body = anthropic::write_request(&chat, &self.model)?;
-                Outgoing::other(&self.messages, body, MessageReader::default())
+                let reader = MessageReader {
+                    stream: anthropic::StreamReader::default(),
+                    // Blanks at the end of a beginning are not sent: Anthropic refuses them.
+                    seam: Seam::of(ask.prefix),
+                };
+                Outgoing::other(&self.messages, body, reader)
             }
             Operation::Embeddings(_) => return Err(ask.operation.not_served()),
         })
@@ -104,13 +115,18 @@ fn as_the_client_says(mut outgoing: Outgoing, ask: &Ask<'_>) -> Outgoing {
     outgoing
 }
 
-/// Reads messages for clients of another dialect.
-#[derive(Debug, Default)]
-struct MessageReader(anthropic::StreamReader);
+/// Reads messages for clients of another dialect, and the rest of one that another deployment began.
+#[derive(Debug)]
+struct MessageReader {
+    stream: anthropic::StreamReader,
+    seam: Seam,
+}
 
 impl Reader for MessageReader {
     fn event(&mut self, data: &[u8]) -> Result<Said, ErrorBody> {
-        self.0.read(data)
+        let mut said = self.stream.read(data)?;
+        self.seam.join(&mut said);
+        Ok(said)
     }
 
     fn whole(&mut self, body: &[u8]) -> Result<Whole, ErrorBody> {

@@ -8,6 +8,7 @@ use schemas::request::Endpoint;
 use url::Url;
 
 use super::openai::{ChatReader, OpenAi};
+use super::prefix::{self, Mark};
 use super::{Outgoing, Wire, under};
 use crate::adapters::Ask;
 use crate::adapters::keys::Credential;
@@ -61,14 +62,22 @@ impl Wire for DeepSeek {
         endpoint != Endpoint::Embeddings && self.rest.serves(endpoint)
     }
 
+    fn takes_prefix(&self) -> bool {
+        true
+    }
+
     fn request(&self, ask: &Ask<'_>) -> Result<Outgoing, ErrorBody> {
         match ask.operation {
             Operation::Chat(asked) => {
                 let body = openai::deepseek_request(ask.body, &self.model, asked.stream);
+                let body = match ask.prefix {
+                    Some(prefix) => prefix::append(&body, prefix, Mark::Message),
+                    None => body,
+                };
                 Ok(Outgoing::same(self.chat_for(&body), body))
             }
             Operation::Messages(_) => {
-                let chat = ask.operation.chat(ask.body)?;
+                let chat = prefix::chat(ask)?;
                 let body = openai::write_deepseek_request(&chat, &self.model)?;
                 Ok(Outgoing::other(self.chat_for(&body), body, ChatReader))
             }

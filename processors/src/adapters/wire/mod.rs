@@ -30,7 +30,7 @@ pub(crate) trait Wire: std::fmt::Debug + Send + Sync {
         false
     }
 
-    /// Whether it can ask for the rest of an answer ([`Ask::prefix`]) that is text of a chat in OpenAI's dialect.
+    /// Whether it can ask for the rest of an answer ([`Ask::prefix`]) that is text of a chat or a message.
     fn takes_prefix(&self) -> bool {
         false
     }

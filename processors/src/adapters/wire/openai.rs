@@ -9,7 +9,8 @@ use schemas::model::Said;
 use schemas::request::Endpoint;
 use url::Url;
 
-use super::{Outgoing, Reader, Whole, Wire, prefix, under};
+use super::prefix::{self, Mark};
+use super::{Outgoing, Reader, Whole, Wire, under};
 use crate::adapters::Ask;
 use crate::adapters::keys::Credential;
 use crate::adapters::operation::Operation;
@@ -60,7 +61,7 @@ impl Wire for OpenAi {
             Operation::Chat(asked) => {
                 let body = openai::upstream_request(ask.body, &self.model, asked.stream);
                 let body = match ask.prefix {
-                    Some(prefix) => prefix::append(&body, prefix),
+                    Some(prefix) => prefix::append(&body, prefix, Mark::All),
                     None => body,
                 };
                 Outgoing::same(&self.chat, body)
@@ -76,6 +77,10 @@ impl Wire for OpenAi {
             Operation::Messages(_) => {
                 let chat = ask.operation.chat(ask.body)?;
                 let body = openai::write_request(&chat, &self.model)?;
+                let body = match ask.prefix {
+                    Some(prefix) => prefix::append(&body, prefix, Mark::All),
+                    None => body,
+                };
                 Outgoing::other(&self.chat, body, ChatReader)
             }
             Operation::CountTokens(_) => return Err(ask.operation.not_served()),

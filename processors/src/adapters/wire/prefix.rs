@@ -1,62 +1,140 @@
-//! A request in OpenAI's dialect that asks for the rest of an answer.
+//! Requests that ask for the rest of an answer, and where its two halves meet.
 
 use bytes::Bytes;
+use schemas::event::{Channel, ErrorBody};
+use schemas::model::{Chat, Message, Part, Role, Said};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-/// `body` with the beginning of the answer as its last message, marked as such in the ways
-/// that servers know: `prefix` of the message (DeepSeek, Mistral), `continue_final_message`
-/// of the request (vLLM). As it is when it cannot be read.
-pub(super) fn append(body: &[u8], prefix: &str) -> Bytes {
+use crate::adapters::Ask;
+
+/// How servers of OpenAI's dialect are told that the last message is a beginning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mark {
+    /// `prefix` of the message, as DeepSeek documents it.
+    Message,
+    /// In all ways that are known: also `continue_final_message` of the request (vLLM).
+    All,
+}
+
+/// `body` with the beginning of the answer as its last message. One that is itself marked as a beginning
+/// becomes longer. As it is when it cannot be read.
+pub(super) fn append(body: &[u8], prefix: &str, mark: Mark) -> Bytes {
+    appended(body, prefix, mark).unwrap_or_else(|| Bytes::copy_from_slice(body))
+}
+
+fn appended(body: &[u8], prefix: &str, mark: Mark) -> Option<Bytes> {
     #[derive(Deserialize)]
     struct Members<'b> {
         #[serde(borrow)]
         messages: &'b RawValue,
     }
-    let Ok(members) = serde_json::from_slice::<Members<'_>>(body) else {
-        return Bytes::copy_from_slice(body);
+    let members: Members<'_> = serde_json::from_slice(body).ok()?;
+    let raw = members.messages.get();
+    let mut messages: Vec<&RawValue> = serde_json::from_str(raw).ok()?;
+    let begun = messages.last().and_then(|last| longer(last, prefix));
+    let last = match begun {
+        Some(begun) => {
+            messages.pop();
+            begun
+        }
+        None => {
+            serde_json::json!({"role": "assistant", "content": prefix, "prefix": true}).to_string()
+        }
     };
-    let messages = members.messages.get();
-    // The raw value is a part of the body: this is where it ends.
-    let start = messages.as_ptr() as usize - body.as_ptr() as usize;
-    let end = start + messages.len() - 1;
-    let message = serde_json::json!({"role": "assistant", "content": prefix, "prefix": true});
-    let is_first = messages[1..messages.len() - 1].trim().is_empty();
-    let mut text = Vec::with_capacity(body.len() + prefix.len() + 128);
-    text.extend_from_slice(&body[..end]);
-    if !is_first {
+    // The raw value is a part of the body: this is where it stands.
+    let start = raw.as_ptr() as usize - body.as_ptr() as usize;
+    let mut text = Vec::with_capacity(body.len() + last.len() + 128);
+    text.extend_from_slice(&body[..start]);
+    text.push(b'[');
+    for message in messages {
+        text.extend_from_slice(message.get().as_bytes());
         text.push(b',');
     }
-    text.extend_from_slice(message.to_string().as_bytes());
+    text.extend_from_slice(last.as_bytes());
     text.push(b']');
-    text.extend_from_slice(br#","continue_final_message":true,"add_generation_prompt":false"#);
-    text.extend_from_slice(&body[end + 1..]);
-    Bytes::from(text)
+    if mark == Mark::All {
+        text.extend_from_slice(br#","continue_final_message":true,"add_generation_prompt":false"#);
+    }
+    text.extend_from_slice(&body[start + raw.len()..]);
+    Some(Bytes::from(text))
+}
+
+/// `message` with `more` after its text, if it is the beginning of an answer.
+fn longer(message: &RawValue, more: &str) -> Option<String> {
+    let mut message: serde_json::Value = serde_json::from_str(message.get()).ok()?;
+    let is_begun = message["role"] == "assistant" && message["prefix"] == true;
+    let text = message["content"].as_str().filter(|_| is_begun)?;
+    message["content"] = format!("{text}{more}").into();
+    Some(message.to_string())
+}
+
+/// What is asked of the model in the form between dialects, the beginning of the answer included.
+///
+/// # Errors
+/// As [`crate::adapters::operation::Operation::chat`].
+pub(super) fn chat(ask: &Ask<'_>) -> Result<Chat, ErrorBody> {
+    let mut chat = ask.operation.chat(ask.body)?;
+    let Some(prefix) = ask.prefix else {
+        return Ok(chat);
+    };
+    let last = chat.messages.last_mut();
+    if let Some(last) = last.filter(|last| last.is_prefix)
+        && let Some(Part::Text(text)) = last.parts.last_mut()
+    {
+        text.push_str(prefix);
+    } else {
+        chat.messages.push(Message {
+            role: Role::Assistant,
+            name: None,
+            parts: vec![Part::Text(prefix.to_owned())],
+            is_prefix: true,
+        });
+    }
+    Ok(chat)
+}
+
+/// Where the rest of an answer meets a beginning whose last blanks the provider did not get.
+///
+/// The client has these blanks. A model that repeats them goes on where they began, one that does not, where they
+/// ended: either way they stand once in the joined text.
+#[derive(Debug, Default)]
+pub(super) struct Seam {
+    /// Blanks that the rest may begin with and the client has.
+    blanks: String,
+}
+
+impl Seam {
+    /// The end of `prefix`, for a provider that does not take blanks there.
+    pub(super) fn of(prefix: Option<&str>) -> Self {
+        let prefix = prefix.unwrap_or_default();
+        Self {
+            blanks: prefix[prefix.trim_end().len()..].to_owned(),
+        }
+    }
+
+    /// Takes out of `said` what the client has.
+    pub(super) fn join(&mut self, said: &mut Said) {
+        said.pieces.retain_mut(|piece| {
+            let is_text = piece.channel == Channel::Text && !piece.text.is_empty();
+            if self.blanks.is_empty() || !is_text {
+                return true;
+            }
+            let same = piece.text.chars().zip(self.blanks.chars());
+            let same = same.take_while(|(one, other)| one == other);
+            let length: usize = same.map(|(one, _)| one.len_utf8()).sum();
+            piece.text.drain(..length);
+            if piece.text.is_empty() {
+                // More of them may come.
+                self.blanks.drain(..length);
+                return false;
+            }
+            self.blanks.clear();
+            true
+        });
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_beginning_of_the_answer_is_the_last_message() {
-        let body = br#"{"model":"m", "messages" : [ {"role":"user","content":"hi"} ] ,"seed":12345678901234567890}"#;
-        let asked = append(body, "It \"is\"");
-        let asked: serde_json::Value = serde_json::from_slice(&asked).unwrap();
-        assert_eq!(
-            asked["messages"],
-            serde_json::json!([
-                {"role": "user", "content": "hi"},
-                {"role": "assistant", "content": "It \"is\"", "prefix": true},
-            ])
-        );
-        assert_eq!(asked["continue_final_message"], true);
-        assert_eq!(
-            asked["seed"],
-            serde_json::json!(12_345_678_901_234_567_890_u64)
-        );
-        let first = append(br#"{"messages":[ ]}"#, "x");
-        let first: serde_json::Value = serde_json::from_slice(&first).unwrap();
-        assert_eq!(first["messages"].as_array().map(Vec::len), Some(1));
-    }
-}
+#[path = "prefix_tests.rs"]
+mod tests;

@@ -17,6 +17,9 @@ type Version = (u32, u32);
 /// From this one on, a model thinks as much as it sees fit and is told an effort; a budget is deprecated, then refused
 /// (<https://platform.claude.com/docs/en/build-with-claude/adaptive-thinking>).
 const ADAPTIVE: Version = (4, 6);
+/// From this one on, a last message by the assistant is refused
+/// (<https://platform.claude.com/docs/en/about-claude/models/migration-guide>).
+const NO_PREFIX: Version = (4, 6);
 /// From this one on, `temperature`, `top_p` and `top_k` are refused.
 const NO_SAMPLING: Version = (4, 7);
 /// From this one on, `temperature` and `top_p` are refused together.
@@ -183,6 +186,13 @@ fn effort_word(effort: Effort) -> &'static str {
         Effort::Medium => "medium",
         Effort::High => "high",
     }
+}
+
+/// Whether `model` goes on with a last message by the assistant: those before Claude 4.6 do, and one of a name without a
+/// version is taken for such a one.
+#[must_use]
+pub fn takes_prefix(model: &str) -> bool {
+    version(model).is_none_or(|version| version < NO_PREFIX)
 }
 
 /// The version in a model's name: `claude-3-5-haiku-20241022`, `claude-opus-4-20250514`,

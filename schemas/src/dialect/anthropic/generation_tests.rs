@@ -168,3 +168,17 @@ fn sampling_is_told_as_far_as_the_model_takes_it() {
     assert_eq!(thought(Some(0.5)), (None, None, None));
     assert_eq!(thought(Some(0.96)), (None, Some(0.96), None));
 }
+
+#[test]
+fn models_before_4_6_go_on_with_a_begun_answer() {
+    for (model, expected) in [
+        ("claude-3-5-haiku-20241022", true),
+        ("claude-sonnet-4-5-20250929", true),
+        ("claude-latest", true),
+        ("claude-opus-4-6", false),
+        ("us.anthropic.claude-sonnet-4-6-v1:0", false),
+        (NEW, false),
+    ] {
+        assert_eq!(takes_prefix(model), expected, "{model}");
+    }
+}

@@ -19,9 +19,10 @@ mod writer;
 
 pub use answer::{event_name, read_answer, render_answer, render_event, write_answer};
 pub use error::{error_json, read_error};
+pub use generation::takes_prefix;
 pub use reader::read_request;
 pub use request::{CountTokensRequest, MessagesRequest, upstream_request};
-pub use stream_reader::StreamReader;
+pub use stream_reader::{StreamReader, TextBlocks};
 pub use stream_writer::StreamWriter;
 pub use usage::{count_tokens_json, read_count};
 pub use writer::write_request;

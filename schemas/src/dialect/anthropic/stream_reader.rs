@@ -28,6 +28,18 @@ pub struct StreamReader {
     /// Number of the next call.
     next_call: i32,
     counts: Counts,
+    blocks: TextBlocks,
+    /// There is more than text: other blocks, citations, the end of the message.
+    is_mixed: bool,
+}
+
+/// The blocks of a stream of nothing but text, as far as they came.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TextBlocks {
+    /// How many have begun, numbered from 0.
+    pub(super) begun: usize,
+    /// The last of them has not ended.
+    pub(super) is_open: bool,
 }
 
 /// A call whose block is open.
@@ -119,6 +131,7 @@ impl StreamReader {
                 )?;
             }
             Some("content_block_stop") => {
+                self.blocks.is_open = false;
                 if let Some(call) = self.calls.remove(&member(&event, "index")?)
                     && !call.has_arguments
                 {
@@ -130,6 +143,7 @@ impl StreamReader {
                 }
             }
             Some("message_delta") => {
+                self.is_mixed = true;
                 let stopped: Stopped<'_> = member(&event, "delta")?;
                 if let Some(reason) = stopped.stop_reason.and_then(json::string) {
                     let reason = finish_reason(&reason).to_owned();
@@ -148,7 +162,19 @@ impl StreamReader {
         Ok(said)
     }
 
+    /// The blocks so far, when another call could go on with them: there is one, they hold nothing but
+    /// text, and the message has not ended.
+    #[must_use]
+    pub fn text_blocks(&self) -> Option<TextBlocks> {
+        let is_plain = self.blocks.begun > 0 && !self.is_mixed;
+        is_plain.then_some(self.blocks)
+    }
+
     fn start(&mut self, index: i64, block: &Block<'_>, said: &mut Said) {
+        let is_next = usize::try_from(index).is_ok_and(|index| index == self.blocks.begun);
+        self.is_mixed |= block.kind != "text" || !is_next || self.blocks.is_open;
+        self.blocks.begun = self.blocks.begun.saturating_add(1);
+        self.blocks.is_open = true;
         match block.kind.as_ref() {
             "text" => push(said, Channel::Text, block.text),
             "thinking" => push(said, Channel::Reasoning, block.thinking),
@@ -173,6 +199,7 @@ impl StreamReader {
     }
 
     fn add(&mut self, index: i64, delta: &Delta<'_>, said: &mut Said) -> Result<(), ErrorBody> {
+        self.is_mixed |= delta.kind != "text_delta";
         match delta.kind.as_ref() {
             "text_delta" => push(said, Channel::Text, Some(needed(delta.text, "text")?)),
             "thinking_delta" => {

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::arguments::Input;
+use super::stream_reader::TextBlocks;
 use super::wire::{Block, Message, new_call_id};
 use super::{stop_reason, usage};
 use crate::dialect::Identity;
@@ -160,6 +161,21 @@ impl StreamWriter {
             waiting: VecDeque::new(),
             calls: BTreeSet::new(),
             finish_reason: None,
+        }
+    }
+
+    /// As [`StreamWriter::new`], where a provider's own frames began the message with `blocks`: it goes on with the open one,
+    /// or with a further one.
+    #[must_use]
+    pub fn going_on(identity: &Identity, model: &str, blocks: TextBlocks) -> Self {
+        Self {
+            has_begun: true,
+            blocks: blocks.begun,
+            open: blocks.is_open.then(|| Open {
+                kind: Kind::Text,
+                arguments: Arguments::default(),
+            }),
+            ..Self::new(identity, model, 0)
         }
     }
 

@@ -62,6 +62,16 @@ impl StreamWriter {
         }
     }
 
+    /// As [`StreamWriter::new`], when another writer or provider has begun the first choice with text: its role is not told
+    /// again.
+    #[must_use]
+    pub fn going_on(identity: &Identity, model: &str, include_usage: bool) -> Self {
+        Self {
+            choices: BTreeSet::from([0]),
+            ..Self::new(identity, model, include_usage)
+        }
+    }
+
     /// The chunks that tell what `said` adds: of its pieces, one for each run of the same choice,
     /// and one for each finish reason. Usage in it is left to [`StreamWriter::finish`].
     pub fn write(&mut self, said: &Said) -> Vec<Chunk> {
