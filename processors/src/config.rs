@@ -102,8 +102,6 @@ pub(crate) struct Deployment {
     pub(crate) health: Arc<Health>,
     /// What it is doing.
     pub(crate) load: Arc<Load>,
-    /// Calls that it takes at once.
-    pub(crate) concurrency: usize,
     /// What it costs.
     pub(crate) price: Option<Price>,
 }
@@ -168,7 +166,7 @@ impl Deployment {
         let in_flight = self.load.in_flight();
         View {
             standing: self.health.standing(now),
-            full: usize::try_from(in_flight).unwrap_or(usize::MAX) >= self.concurrency,
+            full: usize::try_from(in_flight).unwrap_or(usize::MAX) >= self.gate.capacity(),
             in_flight,
         }
     }
@@ -229,7 +227,6 @@ pub(crate) fn models(
                 Entry::Occupied(known) => known.into_mut(),
                 Entry::Vacant(vacant) => {
                     let name: Arc<str> = vacant.key().as_str().into();
-                    let concurrency = deployment.limits.concurrency;
                     let one = Deployment {
                         model: deployment.model.as_str().into(),
                         adapter: tools.adapter(&deployment.model, provider.continues),
@@ -242,7 +239,6 @@ pub(crate) fn models(
                         name,
                         health: Arc::new(Health::new(provider.health)),
                         load: Arc::default(),
-                        concurrency,
                         price: None,
                     };
                     if let Some(every) = provider.health.active_every {
@@ -265,7 +261,6 @@ pub(crate) fn models(
                 gate: known.gate.clone(),
                 health: Arc::clone(&known.health),
                 load: Arc::clone(&known.load),
-                concurrency: known.concurrency,
                 price: deployment.price,
             });
         }

@@ -2,11 +2,11 @@ use std::sync::{Arc, OnceLock};
 
 use runtime::config::{self, Health, Provider, ProviderKind};
 use runtime::store::secrets::SecretSnapshot;
-use schemas::request::{Endpoint, OnTakeover};
+use schemas::request::{Endpoint, Lane, OnTakeover};
 
 use super::*;
 use crate::config::{Settings, models};
-use crate::gate::Slack;
+use crate::gate::{Slack, Verdict};
 use crate::metrics::Metrics;
 
 fn settings(all: Vec<config::Model>) -> Settings {
@@ -127,4 +127,29 @@ fn a_call_is_in_flight_as_long_as_its_turn() {
     assert_eq!(load.in_flight(), 1);
     drop(turn);
     assert_eq!(load.in_flight(), 0);
+}
+
+#[tokio::test]
+async fn a_deployment_is_full_at_what_it_bears_and_not_at_what_it_may_take() {
+    let adaptive = |name: &str, adaptive: bool| {
+        let mut one = deployment(name);
+        one.limits.concurrency = 10;
+        one.limits.adaptive = adaptive;
+        one
+    };
+    let deployments = vec![adaptive("a", true), adaptive("b", false)];
+    let models = set_up(vec![config::Model::new("m", deployments)]);
+    let deployments = &models.get("m").unwrap().deployments;
+    let is_full = |place: usize| deployments[place].view(models.clock.now()).full;
+    let mut calls = Vec::new();
+    for deployment in deployments {
+        calls.extend((0..7).map(|_| deployment.load.enter()));
+    }
+    assert!(!is_full(0) && !is_full(1));
+    for deployment in deployments {
+        let permit = deployment.gate.enter(Lane::Interactive, "t", 1).await;
+        permit.end(Verdict::PushedBack);
+    }
+    assert!(is_full(0), "it pushed back and bears 7");
+    assert!(!is_full(1));
 }

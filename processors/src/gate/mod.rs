@@ -57,6 +57,8 @@ struct Inner {
     slack: Arc<Slack>,
     /// Whether time alone can let somebody through.
     is_paced: bool,
+    /// Calls at once, where that is not found out.
+    fixed: Option<usize>,
     /// Held by the one of those who wait who looks at the clock for all.
     clock: tokio::sync::Mutex<()>,
     /// Somebody waits for a rate, of which the one at the clock may not know.
@@ -109,8 +111,10 @@ impl Gate {
     /// A gate with these limits.
     pub(crate) fn new(name: Arc<str>, limits: Limits, slack: Arc<Slack>) -> Self {
         let state = State::new(limits, Instant::now());
+        let fixed = (!limits.adaptive).then(|| state.capacity.get());
         Self {
             inner: Arc::new(Inner {
+                fixed,
                 name,
                 is_paced: state.is_paced(),
                 state: Mutex::new(state),
@@ -166,6 +170,14 @@ impl Gate {
         if self.inner.is_paced {
             let mut state = self.inner.state.lock();
             state.share(processes, Instant::now());
+        }
+    }
+
+    /// Calls at once, as of now.
+    pub(crate) fn capacity(&self) -> usize {
+        match self.inner.fixed {
+            Some(capacity) => capacity,
+            None => self.inner.state.lock().capacity.get(),
         }
     }
 
