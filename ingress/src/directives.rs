@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use hyper::HeaderMap;
+use runtime::config::STRATEGIES;
 use runtime::store::keys::Role;
 use schemas::attribute::{ANTHROPIC_BETA, ANTHROPIC_VERSION, DEPLOYMENT, GUARDED, STRATEGY, TAGS};
 use schemas::event::ErrorBody;
@@ -15,15 +16,6 @@ const TIMEOUT: &str = "lockgate-timeout";
 const LIST_WORDS_MAX: usize = 32;
 const WORD_CHARACTERS_MAX: usize = 64;
 const DEPLOYMENT_CHARACTERS_MAX: usize = 256;
-/// As the configuration names them.
-const STRATEGIES: [&str; 6] = [
-    "round_robin",
-    "weighted",
-    "least_in_flight",
-    "latency",
-    "cost",
-    "priority",
-];
 
 /// What a request asks of the gateway, checked.
 #[derive(Debug, PartialEq, Eq)]
@@ -145,8 +137,9 @@ fn strategy(headers: &HeaderMap, role: Role) -> Result<Option<String>, ErrorBody
         return Ok(None);
     };
     may_route(STRATEGY, role)?;
-    if !STRATEGIES.contains(&value) {
-        let expected = format!("one of {}", STRATEGIES.join(", "));
+    let words = STRATEGIES.map(|(word, _)| word);
+    if !words.contains(&value) {
+        let expected = format!("one of {}", words.join(", "));
         return Err(refuse(STRATEGY, &expected));
     }
     Ok(Some(value.to_owned()))
@@ -291,7 +284,7 @@ mod tests {
 
     #[test]
     fn a_strategy_is_one_of_those_that_the_configuration_knows() {
-        for good in STRATEGIES {
+        for (good, _) in STRATEGIES {
             assert_eq!(attribute(STRATEGY, good), Ok(Some(good.to_owned())));
         }
         for bad in ["", "fastest", "Weighted"] {
