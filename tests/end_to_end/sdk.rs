@@ -11,6 +11,7 @@ crate::on_both_logs!(
     the_openai_sdk_chats_streams_and_gets_the_right_exceptions,
     the_openai_sdk_reaches_every_kind_of_provider,
     the_anthropic_sdk_reaches_every_kind_of_provider,
+    the_sdks_never_take_a_cut_stream_for_a_whole_one,
 );
 
 /// The key that providers want, and the variable that it is in.
@@ -150,6 +151,62 @@ async fn the_anthropic_sdk_reaches_every_kind_of_provider(log: LogKind) -> anyho
     assert!(held.whole().await?.done);
     assert_kinds_were_called(&mock, &["openai", "deepseek", "anthropic", "gemini"]);
     Ok(())
+}
+
+async fn the_sdks_never_take_a_cut_stream_for_a_whole_one(log: LogKind) -> anyhow::Result<()> {
+    let Some(python) = Stack::python() else {
+        return Ok(());
+    };
+    let mock = Mock::start()?;
+    let Some(mut gateway) = Builder::new(log, &mock)? else {
+        return Ok(());
+    };
+    for kind in ["openai", "deepseek", "anthropic"] {
+        let base_url = mock.base_url_with("continue");
+        let mut provider = json!({ "name": kind, "kind": kind, "base_url": base_url, "keys": [] });
+        if kind == "openai" {
+            provider["continues"] = json!(true);
+        }
+        gateway = gateway.push("providers", provider);
+    }
+    let mut parts = Vec::new();
+    for first in ["openai", "anthropic"] {
+        for second in ["openai", "deepseek", "anthropic"] {
+            let name = format!("continue-{first}-{second}");
+            parts.push(format!("{name}=joined"));
+            gateway = with_cuts(gateway, &mock, &name, first, second);
+        }
+        let name = format!("error-{first}-openai");
+        parts.push(format!("{name}=cut,guarded"));
+        gateway = with_cuts(gateway, &mock, &name, first, "openai");
+    }
+    let gateway = gateway.start().await?;
+    let client = gateway.client("acme").await?;
+    let sdk = Sdk::new(python, &gateway, &client);
+    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+    for script in ["openai_cuts.py", "anthropic_cuts.py"] {
+        sdk.run(script, &parts)?;
+    }
+    let calls = mock.calls();
+    let cut = calls.iter().filter(|call| call.model == "first").count();
+    assert_eq!(cut, 2 * (6 * 2 + 2 * 3), "every stream was cut at first");
+    Ok(())
+}
+
+/// Adds a model whose first deployment, a provider of kind `first`, cuts every stream; the name begins with what becomes of
+/// it.
+fn with_cuts(gateway: Builder, mock: &Mock, name: &str, first: &str, second: &str) -> Builder {
+    let provider = json!({
+        "name": format!("cut-{name}"), "kind": first, "keys": [],
+        "base_url": mock.base_url_with("cut,after=3,delay=50ms"),
+        // It stays in service.
+        "health": { "failures_in_a_row": 1000 },
+    });
+    let model = json!({
+        "name": name, "strategy": "priority", "on_cut": name.split('-').next(),
+        "deployments": [ { "provider": provider["name"], "model": "first" }, { "provider": second, "model": "second" } ],
+    });
+    gateway.push("providers", provider).push("models", model)
 }
 
 /// A gateway with a model for each kind of provider, named after it, whose provider wants its key; and for some kinds the
