@@ -14,6 +14,7 @@ mod disk_full;
 mod drain;
 mod faults;
 mod frozen;
+mod health;
 mod kill;
 mod outage;
 mod rolling_restart;
