@@ -8,6 +8,8 @@ use opentelemetry::metrics::{Counter, Histogram, UpDownCounter};
 use runtime::fleet::Fleet;
 use runtime::telemetry::{self, key};
 
+use crate::models::InForce;
+
 /// The instruments; clones share them.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
@@ -178,7 +180,7 @@ impl Metrics {
     }
 
     /// Shows how many processors live and how long requests for each of the models wait, as their heartbeats say.
-    pub(crate) fn observe(&self, fleet: Fleet, models: Vec<String>) {
+    pub(crate) fn observe(&self, fleet: Fleet, models: InForce) {
         let meter = telemetry::meter();
         let seen = fleet.clone();
         meter
@@ -194,7 +196,7 @@ impl Metrics {
             .with_description("Estimated wait of a request behind all others, by model")
             .with_callback(move |observer| {
                 let view = fleet.view();
-                for model in &models {
+                for model in models.load().names() {
                     if let Some(wait) = view.wait(model) {
                         let model = KeyValue::new(key::GEN_AI_REQUEST_MODEL, model.clone());
                         observer.observe(wait.behind_all.as_secs_f64(), &[model]);

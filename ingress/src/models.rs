@@ -1,8 +1,11 @@
 //! What clients may write as `model`.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
-use runtime::config::{Model, Names};
+use arc_swap::{ArcSwap, Guard};
+use runtime::config::{Model, Names, RoutingDocument};
+use tokio::sync::watch;
 
 /// The models of the configuration.
 #[derive(Debug)]
@@ -35,6 +38,28 @@ impl Models {
     pub(crate) fn resolve(&self, asked: &str) -> Option<&str> {
         let named = self.names.find(asked)?;
         self.by_place.get(named.model).map(String::as_str)
+    }
+}
+
+/// The models in force; clones share them.
+#[derive(Debug, Clone)]
+pub(crate) struct InForce(Arc<ArcSwap<Models>>);
+
+impl InForce {
+    pub(crate) fn new(models: &[Model]) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(Models::new(models))))
+    }
+
+    pub(crate) fn load(&self) -> Guard<Arc<Models>> {
+        self.0.load()
+    }
+
+    /// Puts the models of every document that comes into force, as long as any may come.
+    pub(crate) async fn follow(self, mut documents: watch::Receiver<Arc<RoutingDocument>>) {
+        while documents.changed().await.is_ok() {
+            let models = Models::new(&documents.borrow_and_update().models);
+            self.0.store(Arc::new(models));
+        }
     }
 }
 

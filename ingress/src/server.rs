@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use runtime::codec::Codec;
+use runtime::config::RoutingDocument;
 use runtime::fleet::Fleet;
 use runtime::log::{Log, LogError};
 use runtime::objects::Objects;
@@ -13,6 +14,7 @@ use runtime::telemetry::Readiness;
 use schemas::topic::{ReplyPlace, ReplyTopic};
 use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -30,7 +32,7 @@ use crate::connections::Connections;
 use crate::error::Error;
 use crate::forecast::Forecast;
 use crate::metrics::Metrics;
-use crate::models::Models;
+use crate::models::InForce;
 use crate::publisher::Publisher;
 use crate::resume::ResumeTokens;
 use crate::routes::Routes;
@@ -57,6 +59,8 @@ pub struct Parts {
     pub store: Store,
     /// Who may call.
     pub keys: KeySnapshot,
+    /// Routing documents that replace the models of the settings.
+    pub routing: watch::Receiver<Arc<RoutingDocument>>,
     /// Its condition [`CONDITION`] holds while requests are taken.
     pub readiness: Readiness,
 }
@@ -102,11 +106,11 @@ pub async fn run(
     let tokens = Arc::new(OnceLock::new());
     let secret = resume_tokens(parts.store.clone(), Arc::clone(&tokens));
 
-    let models = Arc::new(Models::new(&settings.models));
-    metrics.observe(fleet.clone(), models.names().to_vec());
+    let models = InForce::new(&settings.models);
+    metrics.observe(fleet.clone(), models.clone());
     let inference = Inference {
         keys: parts.keys.clone(),
-        models: Arc::clone(&models),
+        models: models.clone(),
         admission: Arc::clone(&admission),
         forecast: Forecast::new(fleet.clone(), metrics.clone()),
         waiters: Arc::clone(&waiters),
@@ -126,7 +130,7 @@ pub async fn run(
     };
     let routes = Arc::new(Routes {
         inference,
-        models: ModelList::new(parts.keys.clone(), models),
+        models: ModelList::new(parts.keys.clone(), models.clone()),
         requests: Requests {
             keys: parts.keys.clone(),
             store: parts.store.clone(),
@@ -158,6 +162,7 @@ pub async fn run(
     let mut following = tasks.spawn(following);
     tasks.spawn(until(end.clone(), secret));
     tasks.spawn(heartbeats);
+    tasks.spawn(until(end.clone(), models.follow(parts.routing)));
     let cancelling = tasks.spawn(canceller::run(orders, log, codec, metrics.clone()));
     let connections = Connections::new(&settings, routes, metrics, refusing.clone(), end.clone());
     let accepting =

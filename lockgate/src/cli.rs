@@ -174,10 +174,10 @@ impl Cli {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         let source = configuration::Source::find(self.config);
         match self.command {
-            Command::Serve { demo } => serve::run(Role::Serve, &source, demo),
-            Command::Ingress => serve::run(Role::Ingress, &source, false),
-            Command::Processors => serve::run(Role::Processors, &source, false),
-            Command::Sinks => serve::run(Role::Sinks, &source, false),
+            Command::Serve { demo } => serve::run(Role::Serve, source, demo),
+            Command::Ingress => serve::run(Role::Ingress, source, false),
+            Command::Processors => serve::run(Role::Processors, source, false),
+            Command::Sinks => serve::run(Role::Sinks, source, false),
             Command::CheckConfig { role } => configuration::check(&source, role.map(Role::from)),
             Command::PrintConfig => configuration::print(&source),
             Command::Keys(Keys::Create(key)) => keys::create(&source, &key),

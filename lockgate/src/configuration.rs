@@ -39,6 +39,20 @@ impl Source {
         Ok(config)
     }
 
+    /// As [`Source::load`], for a process of `role`; with the scripted model when it `is_demo`.
+    pub(crate) fn load_for(&self, role: Role, is_demo: bool) -> Result<Config, Faults> {
+        let mut config = self.load(Some(role))?;
+        if is_demo {
+            demo::add_model(&mut config);
+        }
+        Ok(config)
+    }
+
+    /// The text of the file; none when there is no file, or it cannot be read now.
+    pub(crate) fn text(&self) -> Option<String> {
+        std::fs::read_to_string(self.file.as_deref()?).ok()
+    }
+
     fn name(&self) -> String {
         match &self.file {
             Some(file) => file.display().to_string(),

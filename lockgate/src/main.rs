@@ -5,6 +5,7 @@ mod configuration;
 mod connect;
 mod demo;
 mod keys;
+mod reload;
 mod roles;
 mod secrets;
 mod serve;

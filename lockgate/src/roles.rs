@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use futures::future::select_all;
-use runtime::config::{Config, Faults, Role};
+use runtime::config::{Config, Faults, Role, RoutingDocument};
 use runtime::store::keys::KeySnapshot;
 use runtime::store::secrets::SecretSnapshot;
 use runtime::telemetry::Readiness;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -45,6 +46,8 @@ pub(crate) fn conditions(role: Role) -> &'static [&'static str] {
 /// What all roles are given.
 pub(crate) struct Start<'a> {
     pub(crate) config: &'a Config,
+    /// The routing document in force, and every one after it.
+    pub(crate) routing: watch::Receiver<Arc<RoutingDocument>>,
     pub(crate) shared: &'a Shared,
     pub(crate) readiness: &'a Readiness,
     pub(crate) tasks: &'a TaskTracker,
@@ -90,32 +93,39 @@ impl Start<'_> {
             self.end.clone(),
         )
         .await;
+        let mut routing = self.routing.clone();
+        let models = routing.borrow_and_update().models.clone();
         let parts = ingress::Parts {
             log: self.shared.log.clone(),
             codec: self.shared.codec.clone(),
             objects: self.shared.objects.clone(),
             store: self.shared.store.clone(),
             keys,
+            routing,
             readiness: self.readiness.clone(),
         };
-        let settings = ingress::Settings::from(self.config);
+        let settings = ingress::Settings {
+            models,
+            ..ingress::Settings::from(self.config)
+        };
         self.run(INGRESS, |stop| ingress::run(settings, door, parts, stop))
     }
 
     fn processors(&self, secrets: SecretSnapshot) -> Running {
+        let mut routing = self.routing.clone();
+        let document = RoutingDocument::clone(&routing.borrow_and_update());
         let parts = processors::Parts {
             log: self.shared.log.clone(),
             codec: self.shared.codec.clone(),
             objects: self.shared.objects.clone(),
             store: self.shared.store.clone(),
             secrets,
+            routing,
             readiness: self.readiness.clone(),
         };
         let settings = processors::Settings {
             processors: self.config.processors,
-            providers: self.config.providers.clone(),
-            models: self.config.models.clone(),
-            config_version: self.config.version(),
+            routing: document,
             grace: self.config.shutdown.grace,
             deadline: Arc::clone(self.deadline),
         };

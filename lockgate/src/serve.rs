@@ -19,6 +19,7 @@ use tracing::{error, info};
 
 use crate::configuration::Source;
 use crate::connect::connect;
+use crate::reload::Reload;
 use crate::roles::{self, Start};
 use crate::{demo, watchdog};
 
@@ -40,25 +41,24 @@ const LOG: &str = "log";
 ///
 /// # Errors
 /// Faults of the configuration, what could not be opened, or why a role failed.
-pub(crate) fn run(role: Role, source: &Source, is_demo: bool) -> anyhow::Result<()> {
+pub(crate) fn run(role: Role, source: Source, is_demo: bool) -> anyhow::Result<()> {
     // 1. The configuration, all of it, before anything is opened.
-    let mut config = source.load(Some(role))?;
-    if is_demo {
-        demo::add_model(&mut config);
-    }
+    let config = source.load_for(role, is_demo)?;
     let tokio = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let outcome = tokio.block_on(process(role, &config, is_demo));
+    let outcome = tokio.block_on(process(role, source, config, is_demo));
     tokio.shutdown_timeout(LEFT_BEHIND);
     outcome
 }
 
-async fn process(role: Role, config: &Config, is_demo: bool) -> anyhow::Result<()> {
+async fn process(role: Role, source: Source, config: Config, is_demo: bool) -> anyhow::Result<()> {
     // 2. Telemetry, so that all that follows is told; signals, so that all that follows can be stopped.
     let telemetry = telemetry::init(role, &config.telemetry)?;
     let stop = shutdown::on_signal().context("cannot listen for signals")?;
-    let outcome = Box::pin(work(role, config, is_demo, &telemetry, &stop)).await;
+    let reload =
+        Reload::new(source, role, is_demo, config.clone()).context("cannot listen for SIGHUP")?;
+    let outcome = Box::pin(work(role, &config, reload, is_demo, &telemetry, &stop)).await;
     match &outcome {
         Ok(()) => info!("stopped"),
         Err(failure) => error!(error = format!("{failure:#}"), "stopped by a failure"),
@@ -71,6 +71,7 @@ async fn process(role: Role, config: &Config, is_demo: bool) -> anyhow::Result<(
 async fn work(
     role: Role,
     config: &Config,
+    reload: Reload,
     is_demo: bool,
     telemetry: &Telemetry,
     stop: &CancellationToken,
@@ -112,6 +113,7 @@ async fn work(
     let deadline = Arc::new(OnceLock::new());
     let start = Start {
         config,
+        routing: reload.routing(),
         shared: &shared,
         readiness: &readiness,
         tasks: &tasks,
@@ -119,6 +121,7 @@ async fn work(
         deadline: &deadline,
     };
     let mut running = start.roles(role, door).await?;
+    tasks.spawn(reload.run(end.clone()));
     readiness.set(STARTED, true);
     let failed = tokio::select! { biased;
         () = stop.cancelled() => None,

@@ -258,6 +258,62 @@ async fn what_was_asked_before_a_kill_is_readable_after_the_restart() {
     }
 }
 
+/// A configuration whose model `demo` answers with `word` in front.
+fn answers(folder: &Path, word: &str) {
+    let script = json!([{ "model": "echo", "reply": format!("{word}: {{prompt}}") }]);
+    let config = json!({
+        "providers": [{ "name": "p", "kind": "scripted", "script": script }],
+        "models": [{ "name": "demo", "deployments": [{ "provider": "p", "model": "echo" }] }],
+    });
+    std::fs::write(folder.join("lockgate.yaml"), config.to_string()).unwrap();
+}
+
+#[tokio::test]
+async fn a_changed_file_is_taken_on_without_a_restart_and_one_with_a_fault_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let create = ["keys", "create", "--name", "test", "--tenant", "test"];
+    answers(folder.path(), "one");
+    let key = lockgate(folder.path(), &create);
+    let mut process = Process::start(folder.path(), &["serve"]);
+    process.ready().await;
+    let answered = async |word: &str| {
+        let begun = Instant::now();
+        let wanted = format!("{word}: ship ahoy");
+        loop {
+            let (status, answer) = process.chat(&key).await;
+            assert_eq!(status, StatusCode::OK, "{answer}");
+            if text(&answer) == wanted {
+                return;
+            }
+            assert!(begun.elapsed() < LONG, "{answer}, not {wanted}");
+        }
+    };
+    answered("one").await;
+    answers(folder.path(), "two");
+    answered("two").await;
+
+    let fault = r#"{ "models": [ { "name": "demo", "deployments": [] } ], "nonsense": 1 }"#;
+    std::fs::write(folder.path().join("lockgate.yaml"), fault).unwrap();
+    let begun = Instant::now();
+    let refused = r#"lockgate_config_reloads_total{outcome="refused"} 1"#;
+    loop {
+        let metrics = reqwest::get(format!("http://{}/metrics", process.telemetry)).await;
+        let metrics = metrics.unwrap().text().await.unwrap();
+        if metrics.lines().any(|line| line == refused) {
+            break;
+        }
+        assert!(begun.elapsed() < LONG, "{metrics}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    answered("two").await;
+
+    answers(folder.path(), "three");
+    process.signal("HUP");
+    answered("three").await;
+    process.signal("TERM");
+    assert_eq!(process.end(), Some(0));
+}
+
 #[test]
 fn a_port_in_use_is_told_before_anything_is_made() {
     let folder = tempfile::tempdir().unwrap();

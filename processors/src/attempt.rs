@@ -51,7 +51,8 @@ impl Job<'_> {
             Err(error) => return Outcome::Failed(error),
         };
         let work = std::sync::Arc::clone(self.work);
-        let Some(model) = work.models.get(&request.model) else {
+        let models = std::sync::Arc::clone(&self.models);
+        let Some(model) = models.get(&request.model) else {
             return Outcome::Failed(ErrorBody::model_not_found(&request.model));
         };
         if !model.serves(operation.endpoint()) {

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use runtime::config::{
-    self, Fallbacks, KeySource, Names, OnCut, Price, ProviderKind, ScriptLine, Shadow, Sticky,
-    Timeouts,
+    self, Fallbacks, KeySource, Names, OnCut, Price, ProviderKind, RoutingDocument, ScriptLine,
+    Shadow, Sticky, Timeouts,
 };
 use runtime::store::secrets::SecretSnapshot;
 use schemas::request::Endpoint;
@@ -34,12 +34,8 @@ use crate::router::{Router, Seat, View};
 pub struct Settings {
     /// Bounds of the work.
     pub processors: config::Processors,
-    /// Who offers models.
-    pub providers: Vec<config::Provider>,
-    /// The models that clients may name.
-    pub models: Vec<config::Model>,
-    /// Version of the routing document, told in every `Started`.
-    pub config_version: String,
+    /// The routing document in force at the start.
+    pub routing: RoutingDocument,
     /// Longest that work in flight may take after the stop.
     pub grace: Duration,
     /// Where the stop has begun before theirs, as in a process of several roles: when the grace period of all is over.
@@ -47,9 +43,12 @@ pub struct Settings {
     pub deadline: Arc<OnceLock<Instant>>,
 }
 
-/// The models, by the names that clients may write.
+/// The models, by the names that clients may write. It is made of one routing document and never changes: a request keeps the
+/// one that it began with.
 #[derive(Debug)]
 pub(crate) struct Models {
+    /// Version of the routing document, told in every `Started`.
+    pub(crate) version: String,
     names: Names,
     list: Vec<Model>,
     /// What the times of health and load count by.
@@ -74,7 +73,7 @@ pub(crate) struct Model {
     /// Most attempts of one request.
     pub(crate) attempts_max: u32,
     /// How many calls may be repeated.
-    pub(crate) budget: Mutex<Budget>,
+    pub(crate) budget: Arc<Mutex<Budget>>,
     /// Models that step in.
     pub(crate) fallbacks: Fallbacks,
     /// What becomes of a stream that is cut.
@@ -104,6 +103,16 @@ pub(crate) struct Deployment {
     pub(crate) load: Arc<Load>,
     /// What it costs.
     pub(crate) price: Option<Price>,
+    /// By what its gate and its health were made.
+    basis: Basis,
+}
+
+/// What a deployment's gate and health are made by; equal ones live on in the next routing document, with what they have
+/// learnt and whom they hold.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Basis {
+    limits: config::Limits,
+    health: config::Health,
 }
 
 /// The state of one deployment, for metrics and the admin API.
@@ -120,6 +129,7 @@ impl Models {
     #[cfg(test)]
     pub(crate) fn none() -> Arc<Self> {
         Arc::new(Self {
+            version: "v".into(),
             names: Names::default(),
             list: Vec::new(),
             clock: Clock::new(),
@@ -138,9 +148,22 @@ impl Models {
         self.names.find(name)?.version
     }
 
+    fn deployment(&self, name: &str) -> Option<&Deployment> {
+        let mut deployments = self.list.iter().flat_map(|model| &model.deployments);
+        deployments.find(|deployment| *deployment.name == *name)
+    }
+
     /// In the configuration's order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Model> {
         self.list.iter()
+    }
+
+    /// The gate of every deployment, each once.
+    pub(crate) fn gates(&self) -> Vec<&Gate> {
+        let deployments = self.list.iter().flat_map(|model| &model.deployments);
+        let gates: BTreeMap<&Arc<str>, &Gate> =
+            deployments.map(|one| (&one.name, &one.gate)).collect();
+        gates.into_values().collect()
     }
 
     /// The state of every deployment, each once, by name.
@@ -189,18 +212,20 @@ impl Model {
     }
 }
 
-/// The models, and who is to be asked how their deployments are.
+/// The models of `document`, and who is to be asked how their deployments are. What is the same as in `before` goes on: gates,
+/// health, load and retry budgets.
 ///
 /// # Errors
 /// When a key cannot be read, a client not built, or a provider is not there.
 pub(crate) fn models(
-    settings: &Settings,
+    document: &RoutingDocument,
+    before: Option<&Models>,
     secrets: &SecretSnapshot,
     slack: &Arc<Slack>,
     metrics: &Arc<Metrics>,
 ) -> Result<(Models, Vec<Watch>), Error> {
     let mut providers = HashMap::new();
-    for provider in &settings.providers {
+    for provider in &document.providers {
         providers.insert(
             provider.name.as_str(),
             (provider, set_up(provider, secrets)?),
@@ -209,8 +234,8 @@ pub(crate) fn models(
     // Two models may share a deployment, which has one gate, one health and one set of keys.
     let mut shared: HashMap<String, Deployment> = HashMap::new();
     let mut watches: BTreeMap<&str, Watch> = BTreeMap::new();
-    let mut models = Vec::with_capacity(settings.models.len());
-    for (place, model) in settings.models.iter().enumerate() {
+    let mut models = Vec::with_capacity(document.models.len());
+    for (place, model) in document.models.iter().enumerate() {
         let mut own = Vec::with_capacity(model.deployments.len());
         let mut panic_threshold = 1.0_f64;
         for deployment in &model.deployments {
@@ -226,20 +251,26 @@ pub(crate) fn models(
             let known = match shared.entry(name) {
                 Entry::Occupied(known) => known.into_mut(),
                 Entry::Vacant(vacant) => {
+                    let basis = Basis {
+                        limits: deployment.limits,
+                        health: provider.health,
+                    };
+                    let known = before.and_then(|before| before.deployment(vacant.key()));
+                    let known = known.filter(|known| known.basis == basis);
                     let name: Arc<str> = vacant.key().as_str().into();
+                    let gate =
+                        || Gate::new(Arc::clone(&name), limits(&basis.limits), Arc::clone(slack));
+                    let health = || Arc::new(Health::new(basis.health));
                     let one = Deployment {
                         model: deployment.model.as_str().into(),
                         adapter: tools.adapter(&deployment.model, provider.continues),
                         timeouts: None,
-                        gate: Gate::new(
-                            Arc::clone(&name),
-                            limits(&deployment.limits),
-                            Arc::clone(slack),
-                        ),
+                        gate: known.map_or_else(gate, |known| known.gate.clone()),
+                        health: known.map_or_else(health, |known| Arc::clone(&known.health)),
+                        load: known.map_or_else(Arc::default, |known| Arc::clone(&known.load)),
                         name,
-                        health: Arc::new(Health::new(provider.health)),
-                        load: Arc::default(),
                         price: None,
+                        basis,
                     };
                     if let Some(every) = provider.health.active_every {
                         let watch = watches.entry(&provider.name).or_insert_with(|| Watch {
@@ -262,6 +293,7 @@ pub(crate) fn models(
                 health: Arc::clone(&known.health),
                 load: Arc::clone(&known.load),
                 price: deployment.price,
+                basis: known.basis,
             });
         }
         let seats = model.deployments.iter().map(seat).collect();
@@ -271,7 +303,9 @@ pub(crate) fn models(
             router: Router::new(model.strategy, seats, panic_threshold),
             deployments: own,
             attempts_max: model.attempts_max,
-            budget: Mutex::default(),
+            budget: before
+                .and_then(|before| before.list.iter().find(|known| known.name == model.name))
+                .map_or_else(Arc::default, |known| Arc::clone(&known.budget)),
             fallbacks: model.fallbacks.clone(),
             on_cut: model.on_cut,
             sticky: model.sticky,
@@ -279,10 +313,12 @@ pub(crate) fn models(
         });
     }
     let models = Models {
-        names: Names::new(&settings.models),
+        version: document.version.clone(),
+        names: Names::new(&document.models),
         list: models,
-        clock: Clock::new(),
-        estimates: settings.models.iter().any(|model| {
+        // What goes on counts by it.
+        clock: before.map_or_else(Clock::new, |before| before.clock),
+        estimates: document.models.iter().any(|model| {
             let limited = |one: &config::Deployment| one.context_tokens.is_some();
             let priced = |one: &config::Deployment| one.price.is_some();
             // A request may ask for the strategy that needs prices.

@@ -1,31 +1,24 @@
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use runtime::config::{self, Health, Provider, ProviderKind};
+use runtime::config::{self, Health, Provider, ProviderKind, RoutingDocument};
 use runtime::store::secrets::SecretSnapshot;
-use schemas::request::{Endpoint, Lane, OnTakeover};
+use schemas::request::{Endpoint, Lane};
 
 use super::*;
-use crate::config::{Settings, models};
+use crate::config::models;
 use crate::gate::{Slack, Verdict};
 use crate::metrics::Metrics;
 
-fn settings(all: Vec<config::Model>) -> Settings {
-    Settings {
-        processors: config::Processors {
-            held_max: 10,
-            held_bytes_max: bytesize::ByteSize::mib(1),
-            on_takeover: OnTakeover::Retry,
-        },
+fn document(models: Vec<config::Model>) -> RoutingDocument {
+    RoutingDocument {
         providers: vec![Provider {
             name: "p".into(),
             kind: ProviderKind::Scripted { script: Vec::new() },
             health: Health::default(),
             continues: false,
         }],
-        models: all,
-        config_version: "v".into(),
-        grace: Duration::ZERO,
-        deadline: Arc::new(OnceLock::new()),
+        models,
+        version: "v".into(),
     }
 }
 
@@ -35,7 +28,8 @@ fn deployment(model: &str) -> config::Deployment {
 
 fn set_up(all: Vec<config::Model>) -> Models {
     let (models, _) = models(
-        &settings(all),
+        &document(all),
+        None,
         &SecretSnapshot::none(),
         &Slack::new(10),
         &Metrics::new(),
@@ -152,4 +146,41 @@ async fn a_deployment_is_full_at_what_it_bears_and_not_at_what_it_may_take() {
     }
     assert!(is_full(0), "it pushed back and bears 7");
     assert!(!is_full(1));
+}
+
+#[test]
+fn what_is_the_same_in_the_next_document_goes_on_and_the_rest_begins_anew() {
+    let model = |name: &str, deployments| config::Model::new(name, deployments);
+    let make = |before: Option<&Models>, all| {
+        let (slack, metrics) = (Slack::new(10), Metrics::new());
+        let secrets = SecretSnapshot::none();
+        let (models, _) = models(&document(all), before, &secrets, &slack, &metrics).unwrap();
+        models
+    };
+    let before = make(
+        None,
+        vec![model("m", vec![deployment("a"), deployment("b")])],
+    );
+    let mut other = deployment("b");
+    other.limits.concurrency = 7;
+    let after = make(
+        Some(&before),
+        vec![
+            model("n", vec![deployment("c")]),
+            model("m", vec![other, deployment("a")]),
+        ],
+    );
+    let of = |models: &'_ Models, name: &str, place: usize| {
+        let one = &models.get(name).unwrap().deployments[place];
+        (Arc::clone(&one.health), Arc::clone(&one.load))
+    };
+    let is_same = |one: &(Arc<_>, Arc<_>), other: &(Arc<_>, Arc<_>)| {
+        Arc::ptr_eq(&one.0, &other.0) && Arc::ptr_eq(&one.1, &other.1)
+    };
+    assert!(is_same(&of(&before, "m", 0), &of(&after, "m", 1)), "a");
+    assert!(!is_same(&of(&before, "m", 1), &of(&after, "m", 0)), "b");
+    let budgets = [&before, &after].map(|models| Arc::clone(&models.get("m").unwrap().budget));
+    assert!(Arc::ptr_eq(&budgets[0], &budgets[1]));
+    let now = Instant::now();
+    assert_eq!(before.clock.at(now), after.clock.at(now));
 }

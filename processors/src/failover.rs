@@ -29,13 +29,12 @@ impl Job<'_> {
         body: &Bytes,
         operation: &Operation<'_>,
     ) -> Outcome {
-        let work = Arc::clone(self.work);
+        let models = Arc::clone(&self.models);
         let request = &self.task.request;
-        let version = work.models.version(&request.model);
+        let version = models.version(&request.model);
         let sticky = model.sticky;
-        let wish = wish::read(request, version, body, sticky, work.models.estimates);
-        let course =
-            wish.and_then(|wish| Course::new(&work.models, model, operation.endpoint(), wish));
+        let wish = wish::read(request, version, body, sticky, models.estimates);
+        let course = wish.and_then(|wish| Course::new(&models, model, operation.endpoint(), wish));
         let mut course = match course {
             Ok(course) => course,
             Err(error) => return Outcome::Failed(error),
@@ -87,7 +86,7 @@ impl Job<'_> {
                 return Outcome::Failed(ErrorBody::internal());
             }
             let span = call_span(&deployment.name, self.attempts.len() + 1);
-            let began = work.models.clock.now();
+            let began = models.clock.now();
             let called = self
                 .call(
                     deployment,
@@ -101,7 +100,7 @@ impl Job<'_> {
                 .await;
             permit.end(verdict(&called));
             drop(load);
-            let now = work.models.clock.now();
+            let now = models.clock.now();
             self.learn(deployment, &called, began, now);
             match called {
                 Called::Answered { body, usage } => {

@@ -69,12 +69,11 @@ impl Rig {
             },
             decoder: Decoder::new(codec),
             objects: runtime::objects::Objects::open(&settings, folder.path()).unwrap(),
-            models: Models::none(),
+            models: Arc::new(arc_swap::ArcSwap::new(Models::none())),
             tasks: TaskTracker::new(),
             cancels: Cancels::new(runs.clone()),
             runs,
             metrics,
-            config_version: "v".into(),
             alone: tokio::sync::Mutex::default(),
         });
         let mut ledger = Ledger::default();

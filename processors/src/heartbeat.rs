@@ -74,7 +74,8 @@ pub(crate) async fn beat(work: Arc<Work>, process: String, stop: CancellationTok
 fn status(work: &Work, process: &str, at: Timestamp) -> Status {
     // Models may share a deployment, which has one gate.
     let mut deployments: BTreeMap<&str, (&Deployment, Vec<String>)> = BTreeMap::new();
-    for model in work.models.iter() {
+    let current = work.models.load();
+    for model in current.iter() {
         for deployment in &model.deployments {
             let (_, models) = deployments
                 .entry(&deployment.name)
@@ -84,7 +85,7 @@ fn status(work: &Work, process: &str, at: Timestamp) -> Status {
             }
         }
     }
-    let now = work.models.clock.now();
+    let now = current.clock.now();
     let deployments = deployments.into_values().map(|(deployment, mut models)| {
         models.sort_unstable();
         let snapshot = deployment.gate.snapshot();
@@ -132,7 +133,7 @@ pub(crate) async fn share(work: Arc<Work>, fleet: runtime::fleet::Fleet, stop: C
             _ = tick.tick() => {}
         }
         let view = fleet.view();
-        for model in work.models.iter() {
+        for model in work.models.load().iter() {
             for deployment in &model.deployments {
                 deployment.gate.share(view.serving(&deployment.name).max(1));
             }

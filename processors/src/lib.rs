@@ -25,6 +25,7 @@ mod pace;
 mod price;
 mod request;
 mod router;
+mod routing;
 mod runs;
 mod service;
 mod shadow;

@@ -1,9 +1,9 @@
 //! What the processors count.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Histogram, Meter};
 use runtime::telemetry::{self, key};
@@ -26,6 +26,7 @@ pub(crate) struct Metrics {
     refusals: Counter<u64>,
     broken_events: Counter<u64>,
     retries_denied: Counter<u64>,
+    documents: Counter<u64>,
     shadows: Counter<u64>,
 }
 
@@ -65,6 +66,12 @@ impl Metrics {
                 .u64_counter("lockgate.broken_events")
                 .with_description("events of providers that were no JSON and were skipped")
                 .build(),
+            documents: meter
+                .u64_counter("lockgate.routing_documents")
+                .with_description(
+                    "routing documents that came while the process worked, by outcome",
+                )
+                .build(),
             retries_denied: meter
                 .u64_counter("lockgate.retries_denied")
                 .with_description("calls that were not repeated because too many were already")
@@ -78,7 +85,7 @@ impl Metrics {
 
     /// Shows what is held, what is in flight, and how the deployments are, for as long as the
     /// process lives.
-    pub(crate) fn observe(held: &Held, models: &Arc<Models>, lag: Lag) {
+    pub(crate) fn observe(held: &Held, models: &Arc<ArcSwap<Models>>, lag: Lag) {
         let meter = telemetry::meter();
         let deliveries = held.clone();
         meter
@@ -93,11 +100,6 @@ impl Metrics {
             .with_unit("By")
             .with_callback(move |observer| observer.observe(bytes.bytes() as u64, &[]))
             .build();
-        let gates: BTreeMap<Arc<str>, Gate> = models
-            .iter()
-            .flat_map(|model| &model.deployments)
-            .map(|one| (Arc::clone(one.gate.name()), one.gate.clone()))
-            .collect();
         meter
             .u64_observable_gauge("lockgate.lag")
             .with_description(
@@ -109,13 +111,13 @@ impl Metrics {
                 }
             })
             .build();
-        Self::observe_gates(&meter, gates.into_values().collect());
+        Self::observe_gates(&meter, models);
         let models = Arc::clone(models);
         meter
             .u64_observable_gauge("lockgate.deployment_state")
             .with_description("1 for the state that a deployment is in, 0 for the others")
             .with_callback(move |observer| {
-                for one in models.health() {
+                for one in models.load().health() {
                     for state in State::ALL {
                         let labels = [
                             KeyValue::new(key::DEPLOYMENT, Arc::clone(&one.deployment)),
@@ -128,32 +130,33 @@ impl Metrics {
             .build();
     }
 
-    fn observe_gates(meter: &Meter, gates: Vec<Gate>) {
-        let own = gates.clone();
+    fn observe_gates(meter: &Meter, models: &Arc<ArcSwap<Models>>) {
+        let own = Arc::clone(models);
         meter
             .u64_observable_gauge("lockgate.calls_in_flight")
             .with_description("calls in progress by deployment")
             .with_callback(move |observer| {
-                for gate in &own {
+                for gate in own.load().gates() {
                     observer.observe(gate.snapshot().in_flight as u64, &[of_gate(gate)]);
                 }
             })
             .build();
-        let own = gates.clone();
+        let own = Arc::clone(models);
         meter
             .u64_observable_gauge("lockgate.gate_capacity")
             .with_description("calls that a deployment takes at once, as of now")
             .with_callback(move |observer| {
-                for gate in &own {
+                for gate in own.load().gates() {
                     observer.observe(gate.snapshot().capacity as u64, &[of_gate(gate)]);
                 }
             })
             .build();
+        let own = Arc::clone(models);
         meter
             .u64_observable_gauge("lockgate.calls_waiting")
             .with_description("calls that wait before the gate of a deployment, by lane")
             .with_callback(move |observer| {
-                for gate in &gates {
+                for gate in own.load().gates() {
                     let lanes = gate.snapshot().lanes;
                     for (lane, status) in Lane::ALL.into_iter().zip(lanes) {
                         let waiting = u64::from(status.waiting.max(0).unsigned_abs());
@@ -171,6 +174,12 @@ impl Metrics {
             Over::Model => "model",
         };
         self.refusals.add(1, &[KeyValue::new("reason", reason)]);
+    }
+
+    /// A routing document was `applied` or `refused`.
+    pub(crate) fn routed(&self, outcome: &'static str) {
+        self.documents
+            .add(1, &[KeyValue::new(key::OUTCOME, outcome)]);
     }
 
     /// A call was not repeated for want of budget.

@@ -20,6 +20,7 @@ use crate::adapters::Calling;
 use crate::adapters::assembly::Assembly;
 use crate::adoption::Prior;
 use crate::config::Deployment;
+use crate::config::Models;
 use crate::emitter::{Emitter, Unfit};
 use crate::price::cost_nanos;
 use crate::signal::{CANCELLED, RELEASED};
@@ -35,6 +36,8 @@ const RELEASE_MAX: Duration = Duration::from_millis(1_500);
 pub(crate) struct Job<'t> {
     pub(crate) work: &'t Arc<Work>,
     pub(crate) task: &'t Task,
+    /// Those in force when the work on it began.
+    pub(crate) models: Arc<Models>,
     pub(crate) emitter: Emitter,
     pub(crate) attempts: Vec<Attempt>,
     /// The call in progress.
@@ -120,6 +123,7 @@ async fn finish(work: &Arc<Work>, task: &Task) -> bool {
     let run = task.prior.as_ref().map_or(Run::NONE, |prior| prior.run);
     let mut job = Job {
         emitter: Emitter::new(&work.channel, request, run, task.traceparent.as_ref()),
+        models: work.models.load_full(),
         work,
         task,
         attempts: Vec::new(),
@@ -194,7 +198,7 @@ impl Job<'_> {
             run,
             attempt: number,
             deployment: name.to_string(),
-            config_version: self.work.config_version.clone(),
+            config_version: self.models.version.clone(),
             at,
             continues_from: goes_on.then(|| self.emitter.chunks()),
         }));
@@ -365,7 +369,7 @@ impl Job<'_> {
             usage,
             cost_nanos: self.cost(),
             deployment: self.deployment.as_deref().map(str::to_owned),
-            config_version: self.started.then(|| self.work.config_version.clone()),
+            config_version: self.started.then(|| self.models.version.clone()),
             attempts: std::mem::take(&mut self.attempts),
         }
     }

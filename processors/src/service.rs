@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use runtime::codec::Codec;
+use runtime::config::RoutingDocument;
 use runtime::fleet::Fleet;
 use runtime::log::{ConsumeOptions, Log, LogError, Tail};
 use runtime::objects::Objects;
@@ -11,6 +13,7 @@ use runtime::store::Store;
 use runtime::store::secrets::SecretSnapshot;
 use runtime::telemetry::Readiness;
 use schemas::request::Lane;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -25,11 +28,11 @@ use crate::decode::Decoder;
 use crate::emitter::Channel;
 use crate::error::Error;
 use crate::gate::Slack;
-use crate::health::active;
 use crate::heartbeat;
 use crate::held::Held;
 use crate::lag::Lag;
 use crate::metrics::Metrics;
+use crate::routing::Routing;
 use crate::runs::Runs;
 use crate::work::Work;
 use crate::worker::Worker;
@@ -54,6 +57,8 @@ pub struct Parts {
     pub store: Store,
     /// Provider keys that are sealed in the store.
     pub secrets: SecretSnapshot,
+    /// Routing documents that replace the one of the settings.
+    pub routing: watch::Receiver<Arc<RoutingDocument>>,
     /// Its condition [`crate::READY`] holds while requests are consumed.
     pub readiness: Readiness,
 }
@@ -71,14 +76,14 @@ pub async fn run(settings: Settings, parts: Parts, stop: CancellationToken) -> R
         objects,
         store,
         secrets,
+        routing,
         readiness,
     } = parts;
     let processors = settings.processors;
     let slack = Slack::new(processors.held_max / 8);
     let metrics = Metrics::new();
-    let (models, watches) = config::models(&settings, &secrets, &slack, &metrics)?;
-    let models = Arc::new(models);
-    let clock = models.clock;
+    let (models, watches) = config::models(&settings.routing, None, &secrets, &slack, &metrics)?;
+    let models = Arc::new(ArcSwap::from_pointee(models));
     let held_bytes_max = usize::try_from(processors.held_bytes_max.as_u64()).unwrap_or(usize::MAX);
     let held = Held::new(processors.held_max, held_bytes_max);
     let lag = Lag::default();
@@ -96,12 +101,11 @@ pub async fn run(settings: Settings, parts: Parts, stop: CancellationToken) -> R
         },
         decoder,
         objects,
-        models,
+        models: Arc::clone(&models),
         cancels: Cancels::new(runs.clone()),
         runs,
         tasks: tasks.clone(),
-        metrics,
-        config_version: settings.config_version,
+        metrics: Arc::clone(&metrics),
         alone: tokio::sync::Mutex::default(),
     });
 
@@ -127,7 +131,14 @@ pub async fn run(settings: Settings, parts: Parts, stop: CancellationToken) -> R
     }
     let loops = TaskTracker::new();
     let ending = stop.child_token();
-    active::watch(watches, clock, &loops, &ending);
+    let following = Routing {
+        models,
+        secrets,
+        slack: Arc::clone(&slack),
+        metrics,
+        tasks: loops.clone(),
+    };
+    loops.spawn(following.follow(routing, watches, ending.clone()));
     let drained = CancellationToken::new();
     let following = loops.spawn(follow_control(
         Arc::clone(&work),

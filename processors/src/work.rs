@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use runtime::log::{AppendError, Delivery, Durability, Log, Place, Record};
@@ -41,8 +42,8 @@ pub(crate) struct Work {
     pub(crate) decoder: Decoder,
     /// Large bodies.
     pub(crate) objects: Objects,
-    /// The models by name.
-    pub(crate) models: Arc<Models>,
+    /// The models in force.
+    pub(crate) models: Arc<ArcSwap<Models>>,
     /// Orders to stop.
     pub(crate) cancels: Cancels,
     /// What is in hand.
@@ -51,8 +52,6 @@ pub(crate) struct Work {
     pub(crate) tasks: TaskTracker,
     /// Counters.
     pub(crate) metrics: Arc<Metrics>,
-    /// Version of the routing document.
-    pub(crate) config_version: String,
     /// Held by a request that runs alone because earlier runs of it died with their process.
     pub(crate) alone: tokio::sync::Mutex<()>,
 }
@@ -125,7 +124,8 @@ impl Reason {
 impl Work {
     /// What the client of a request is told that cannot be held, with the time that its model needs for what waits now.
     pub(crate) fn refusal(&self, over: Over, model: &str) -> ErrorBody {
-        let deployments = self.models.get(model).map(|model| &model.deployments);
+        let models = self.models.load();
+        let deployments = models.get(model).map(|model| &model.deployments);
         let waits = deployments.into_iter().flatten().map(|deployment| {
             let wait = deployment.gate.snapshot().lanes[Lane::Interactive as usize].wait_micros;
             Duration::from_micros(wait.max(0).unsigned_abs())

@@ -4,6 +4,7 @@
 //! the environment.
 
 mod check;
+mod document;
 mod names;
 mod print;
 mod reader;
@@ -26,6 +27,7 @@ use secrecy::SecretString;
 use crate::secrets::{MasterKeys, SecretName};
 use crate::upstream;
 
+pub use document::RoutingDocument;
 pub use names::{Named, Names};
 pub use routing::{
     DEPLOYMENTS_MAX, Deployment, Fallbacks, Health, Limits, Model, OnCut, Price, Probe, STRATEGIES,

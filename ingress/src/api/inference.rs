@@ -30,7 +30,7 @@ use crate::canceller::{Canceller, HangUp};
 use crate::directives::Directives;
 use crate::forecast::Forecast;
 use crate::metrics::Metrics;
-use crate::models::Models;
+use crate::models::InForce;
 use crate::operation::{Asked, Operation};
 use crate::publisher::{PublishError, Publisher};
 use crate::reply::{self, Reply};
@@ -47,7 +47,7 @@ const GIVE_UP_AFTER: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Inference {
     pub(crate) keys: KeySnapshot,
-    pub(crate) models: Arc<Models>,
+    pub(crate) models: InForce,
     pub(crate) admission: Arc<Admission>,
     pub(crate) forecast: Forecast,
     pub(crate) waiters: Arc<Waiters>,
@@ -105,13 +105,15 @@ impl Inference {
             .map_err(|full| ErrorBody::overloaded(full.retry_after))?;
         let (bytes, held) = body::read(body, self.limits, &self.admission).await?;
         let asked = operation.parse(&bytes)?;
-        let Some(model) = self.models.resolve(&asked.model) else {
-            return Err(ErrorBody::model_not_found(&asked.model));
+        let queued = {
+            let models = self.models.load();
+            let Some(model) = models.resolve(&asked.model) else {
+                return Err(ErrorBody::model_not_found(&asked.model));
+            };
+            self.forecast
+                .enter(model, &key.tenant, directives.timeout)
+                .map_err(|too_long| error::too_long(too_long.retry_after))?
         };
-        let queued = self
-            .forecast
-            .enter(model, &key.tenant, directives.timeout)
-            .map_err(|too_long| error::too_long(too_long.retry_after))?;
 
         let traceparent = headers
             .get(TRACEPARENT)

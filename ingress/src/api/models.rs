@@ -1,7 +1,5 @@
 //! `GET /v1/models` and `GET /v1/models/{id}`.
 
-use std::sync::Arc;
-
 use hyper::{HeaderMap, StatusCode};
 use runtime::store::keys::KeySnapshot;
 use schemas::event::ErrorBody;
@@ -10,14 +8,14 @@ use serde::Serialize;
 
 use super::List;
 use crate::auth;
-use crate::models::Models;
+use crate::models::InForce;
 use crate::reply::{self, Reply};
 
 /// Shows the models by their names; aliases and patterns are none.
 #[derive(Debug)]
 pub(crate) struct ModelList {
     keys: KeySnapshot,
-    models: Arc<Models>,
+    models: InForce,
     /// When this process read its configuration; models have no other date.
     since: Timestamp,
 }
@@ -31,7 +29,7 @@ struct Model<'a> {
 }
 
 impl ModelList {
-    pub(crate) fn new(keys: KeySnapshot, models: Arc<Models>) -> Self {
+    pub(crate) fn new(keys: KeySnapshot, models: InForce) -> Self {
         Self {
             keys,
             models,
@@ -41,15 +39,25 @@ impl ModelList {
 
     pub(crate) fn list(&self, headers: &HeaderMap) -> Result<Reply, ErrorBody> {
         auth::caller(headers, &self.keys)?;
-        let names = self.models.names().iter();
-        let models = names.map(|name| self.model(name)).collect();
+        let in_force = self.models.load();
+        let models = in_force
+            .names()
+            .iter()
+            .map(|name| self.model(name))
+            .collect();
         let list = List::new(models, false, |model| model.id.to_owned());
         reply::json(StatusCode::OK, &list)
     }
 
     pub(crate) fn get(&self, headers: &HeaderMap, name: &str) -> Result<Reply, ErrorBody> {
         auth::caller(headers, &self.keys)?;
-        match self.models.names().iter().find(|known| *known == name) {
+        match self
+            .models
+            .load()
+            .names()
+            .iter()
+            .find(|known| *known == name)
+        {
             Some(name) => reply::json(StatusCode::OK, &self.model(name)),
             None => Err(ErrorBody::model_not_found(name)),
         }

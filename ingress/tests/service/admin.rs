@@ -1,3 +1,6 @@
+use std::sync::Arc;
+
+use runtime::config::{Model, RoutingDocument};
 use serde_json::{Value, json};
 
 use crate::harness::{Door, error_of, header_of, soon};
@@ -25,6 +28,37 @@ async fn models_are_listed_and_found_by_names_with_slashes() {
     let response = soon(door.get("/v1/models/nobody", &door.member).send()).await;
     let (status, _, code, _) = error_of(response.unwrap()).await;
     assert_eq!((status, code.as_deref()), (404, Some("model_not_found")));
+    door.close().await;
+}
+
+#[tokio::test]
+async fn models_of_a_new_routing_document_are_taken_and_those_of_the_old_are_not() {
+    let door = Door::open().await;
+    let status_of = async |name: &str| {
+        let path = format!("/v1/models/{name}");
+        soon(door.get(&path, &door.member).send())
+            .await
+            .unwrap()
+            .status()
+            .as_u16()
+    };
+    assert_eq!(
+        (status_of("demo").await, status_of("fresh").await),
+        (200, 404)
+    );
+    let document = RoutingDocument {
+        providers: Vec::new(),
+        models: vec![Model::new("fresh", Vec::new())],
+        version: "v2".to_owned(),
+    };
+    door.routing.send_replace(Arc::new(document));
+    while status_of("fresh").await != 200 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(status_of("demo").await, 404);
+    let body = r#"{"model":"demo","messages":[{"role":"user","content":"x"}]}"#;
+    let refused = soon(door.chat(body).send()).await.unwrap();
+    assert_eq!(refused.status(), 404);
     door.close().await;
 }
 

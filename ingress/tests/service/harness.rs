@@ -1,12 +1,13 @@
 //! A door, and what the test plays: the client on one side, the processor on the other.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use ingress::{CONDITION, Error, Parts, Settings, run};
 use runtime::codec::{self, Codec};
-use runtime::config::Model;
+use runtime::config::{Model, RoutingDocument};
 use runtime::log::{self, Delivery, Durability, Log, Place, Record, Tail};
 use runtime::objects::Objects;
 use runtime::store::Store;
@@ -21,6 +22,7 @@ use schemas::{header, topic};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -37,6 +39,8 @@ pub(crate) struct Door {
     pub(crate) disabled: String,
     pub(crate) expired: String,
     pub(crate) store: Store,
+    /// Puts another routing document into force.
+    pub(crate) routing: watch::Sender<Arc<RoutingDocument>>,
     pub(crate) stop: CancellationToken,
     pub(crate) log: Log,
     codec: Codec,
@@ -130,18 +134,25 @@ impl Door {
 
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
+        let (routing, documents) = watch::channel(Arc::new(RoutingDocument {
+            providers: Vec::new(),
+            models: settings.models.clone(),
+            version: "v1".to_owned(),
+        }));
         let parts = Parts {
             log: log.clone(),
             codec: codec.clone(),
             objects,
             store: other_store.unwrap_or_else(|| store.clone()),
             keys,
+            routing: documents,
             readiness: Readiness::new([CONDITION]),
         };
         let stop = CancellationToken::new();
         let running = tasks.spawn(run(settings, listener, parts, stop.clone()));
         Self {
             address,
+            routing,
             member,
             admin,
             stranger,

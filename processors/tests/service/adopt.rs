@@ -27,12 +27,12 @@ async fn a_killed_run_is_taken_over_by_the_next_process_and_only_that() {
     let quick = Upstream::start(|_| answer("quick")).await;
     let mut held = hangs_once().await;
     let mut both = settings(&[&held.url, &quick.url]);
-    both.models[0].deployments.truncate(1);
+    both.routing.models[0].deployments.truncate(1);
     rig::timeouts(&mut both).idle = Duration::from_secs(30);
-    let mut other = both.models[0].clone();
+    let mut other = both.routing.models[0].clone();
     other.name = "quick".into();
     other.deployments[0].provider = "p1".into();
-    both.models.push(other);
+    both.routing.models.push(other);
 
     let processors = rig.start(both.clone());
     let lost = request(true);
@@ -221,7 +221,7 @@ async fn a_request_that_took_down_some_processes_runs_alone() {
         rig.start_elsewhere(suspect, 2).await;
     }
     let mut settings = settings(&[&upstream.url]);
-    settings.models[0].attempts_max = 1;
+    settings.routing.models[0].attempts_max = 1;
     let _processors = rig.start(settings);
     upstream.call().await;
     // While the one is alone, others than suspects go on.

@@ -68,8 +68,8 @@ fn pair(first: (Api, &Upstream), second: (Api, &Upstream)) -> Settings {
     let mut settings = settings(&[&first.1.url, &second.1.url]);
     speaks(&mut settings, 0, first.0);
     speaks(&mut settings, 1, second.0);
-    settings.providers[1].continues = true;
-    settings.models[0].on_cut = OnCut::Continue;
+    settings.routing.providers[1].continues = true;
+    settings.routing.models[0].on_cut = OnCut::Continue;
     settings
 }
 
@@ -262,7 +262,7 @@ async fn a_claude_that_takes_no_beginning_is_not_asked() {
     let second = Upstream::start(|_| whole(Api::Anthropic, &["lo"])).await;
     let rig = Rig::new().await;
     let mut settings = pair((Api::OpenAi, &first), (Api::Anthropic, &second));
-    settings.models[0].deployments[1] = Deployment {
+    settings.routing.models[0].deployments[1] = Deployment {
         weight: 0,
         ..Deployment::new("p1", "claude-opus-4-6")
     };

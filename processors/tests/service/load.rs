@@ -59,7 +59,7 @@ async fn a_heartbeat_says_what_is_in_flight_and_what_waits() {
     let mut upstream = stuck_at_first().await;
     let rig = Rig::new().await;
     let mut settings = settings(&[&upstream.url]);
-    settings.models[0].deployments[0].limits.concurrency = 1;
+    settings.routing.models[0].deployments[0].limits.concurrency = 1;
     let _processors = rig.start(settings);
     let idle = heartbeat(&rig, |_| true).await;
     let stuck = request_of("a");
@@ -82,7 +82,7 @@ async fn a_flood_of_one_tenant_takes_every_other_turn_and_no_more() {
     let mut upstream = stuck_at_first().await;
     let rig = Rig::new().await;
     let mut settings = settings(&[&upstream.url]);
-    settings.models[0].deployments[0].limits.concurrency = 1;
+    settings.routing.models[0].deployments[0].limits.concurrency = 1;
     let _processors = rig.start(settings);
     let stuck = request_of("flood");
     rig.submit(&stuck).await;
@@ -110,13 +110,13 @@ async fn a_flood_is_refused_before_it_keeps_another_tenant_from_being_read() {
     let rig = Rig::new().await;
     let mut settings = settings(&[&stuck.url, &free.url]);
     settings.processors.held_max = 20;
-    let other = settings.models[0].deployments.pop().unwrap();
-    settings.models.push(Model {
+    let other = settings.routing.models[0].deployments.pop().unwrap();
+    settings.routing.models.push(Model {
         name: "other".to_owned(),
         deployments: vec![other],
-        ..settings.models[0].clone()
+        ..settings.routing.models[0].clone()
     });
-    settings.models[0].deployments[0].limits.concurrency = 1;
+    settings.routing.models[0].deployments[0].limits.concurrency = 1;
     let _processors = rig.start(settings);
     let quiet = || Request {
         model: "other".to_owned(),
@@ -157,7 +157,7 @@ async fn an_adaptive_gate_narrows_while_the_provider_pushes_back() {
     let upstream = Upstream::start(|_| vec![response(503, "text/plain", "", "")]).await;
     let rig = Rig::new().await;
     let mut settings = settings(&[&upstream.url]);
-    settings.models[0].deployments[0].limits = Limits {
+    settings.routing.models[0].deployments[0].limits = Limits {
         concurrency: 10,
         adaptive: true,
         ..Limits::default()
@@ -174,7 +174,7 @@ async fn calls_beyond_the_rate_wait_and_the_heartbeat_says_how_long() {
     let mut upstream = Upstream::start(|_| answer("through")).await;
     let rig = Rig::new().await;
     let mut settings = settings(&[&upstream.url]);
-    settings.models[0].deployments[0].limits = Limits {
+    settings.routing.models[0].deployments[0].limits = Limits {
         requests_per_minute: Some(1),
         ..Limits::default()
     };
@@ -197,7 +197,7 @@ async fn a_rate_is_shared_with_every_processor_that_is_heard() {
     let upstream = Upstream::start(|_| answer("through")).await;
     let rig = Rig::new().await;
     let mut settings = settings(&[&upstream.url]);
-    settings.models[0].deployments[0].limits = Limits {
+    settings.routing.models[0].deployments[0].limits = Limits {
         requests_per_minute: Some(1),
         ..Limits::default()
     };

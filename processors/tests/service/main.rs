@@ -11,6 +11,7 @@ mod calls;
 mod continues;
 mod load;
 mod providers;
+mod reload;
 mod rig;
 mod routing;
 mod secrets;

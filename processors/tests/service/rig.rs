@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use processors::{Parts, Settings};
 use runtime::codec::{self, Codec};
 use runtime::config::{
-    self, Api, Deployment, Http, KeySource, Model, Provider, ProviderKind, Timeouts,
+    self, Api, Deployment, Http, KeySource, Model, Provider, ProviderKind, RoutingDocument,
+    Timeouts,
 };
 use runtime::log::{self, Durability, Log, Place, Record};
 use runtime::objects::Objects;
@@ -26,6 +28,7 @@ use schemas::request::{Body, Dialect, Endpoint, Lane, OnDisconnect, OnTakeover, 
 use schemas::time::Timestamp;
 use schemas::topic::{self, ReplyPlace, ReplyTopic};
 use secrecy::SecretString;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -42,6 +45,8 @@ pub(crate) struct Processors {
     runtime: Option<tokio::runtime::Runtime>,
     stop: CancellationToken,
     outcome: Option<JoinHandle<Result<(), processors::Error>>>,
+    /// Puts another routing document into force.
+    pub(crate) routing: watch::Sender<Arc<RoutingDocument>>,
 }
 
 impl Rig {
@@ -82,12 +87,14 @@ impl Rig {
             .build()
             .unwrap();
         let stop = CancellationToken::new();
+        let (routing, documents) = watch::channel(Arc::new(settings.routing.clone()));
         let parts = Parts {
             log: self.log.clone(),
             codec: self.codec.clone(),
             objects: objects(self.folder.path()),
             store: self.store.clone(),
             secrets,
+            routing: documents,
             readiness: Readiness::new([processors::READY]),
         };
         let outcome = runtime.spawn(processors::run(settings, parts, stop.clone()));
@@ -95,6 +102,7 @@ impl Rig {
             runtime: Some(runtime),
             stop,
             outcome: Some(outcome),
+            routing,
         }
     }
 
@@ -448,9 +456,11 @@ pub(crate) fn settings(urls: &[&str]) -> Settings {
             held_bytes_max: bytesize::ByteSize::mib(64),
             on_takeover: OnTakeover::Retry,
         },
-        providers: providers.collect(),
-        models: vec![Model::new("m", deployments.collect())],
-        config_version: "v1".into(),
+        routing: RoutingDocument {
+            providers: providers.collect(),
+            models: vec![Model::new("m", deployments.collect())],
+            version: "v1".into(),
+        },
         grace: Duration::from_secs(5),
         deadline: Default::default(),
     }
@@ -501,7 +511,7 @@ pub(crate) fn asks(endpoint: Endpoint, mut body: serde_json::Value) -> Request {
 
 /// The provider of number `index` speaks `api`.
 pub(crate) fn speaks(settings: &mut Settings, index: usize, api: Api) {
-    let ProviderKind::Http(http) = &mut settings.providers[index].kind else {
+    let ProviderKind::Http(http) = &mut settings.routing.providers[index].kind else {
         panic!("another kind");
     };
     http.api = api;
@@ -517,7 +527,7 @@ pub(crate) fn speaks(settings: &mut Settings, index: usize, api: Api) {
 
 /// The first provider, which is called over HTTP.
 pub(crate) fn http(settings: &mut Settings) -> &mut Http {
-    match &mut settings.providers[0].kind {
+    match &mut settings.routing.providers[0].kind {
         ProviderKind::Http(http) => http,
         ProviderKind::Scripted { .. } => panic!("another kind"),
     }

@@ -29,9 +29,9 @@ fn failure() -> Vec<Act> {
 /// Model `m` at the first provider, and `other` at the second.
 fn two_models(urls: &[&str]) -> Settings {
     let mut settings = settings(urls);
-    settings.models[0].deployments.truncate(1);
+    settings.routing.models[0].deployments.truncate(1);
     let other = Model::new("other", vec![Deployment::new("p1", "m1")]);
-    settings.models.push(other);
+    settings.routing.models.push(other);
     settings
 }
 
@@ -62,7 +62,7 @@ async fn another_model_steps_in_for_each_reason_that_is_configured() {
         let second = Upstream::start(|_| answer("from the other")).await;
         let rig = Rig::new().await;
         let mut settings = two_models(&[&first.url, &second.url]);
-        let fallbacks = &mut settings.models[0].fallbacks;
+        let fallbacks = &mut settings.routing.models[0].fallbacks;
         match list {
             "error" => fallbacks.error = vec!["other".into()],
             "context_length" => fallbacks.context_length = vec!["other".into()],
@@ -82,8 +82,8 @@ async fn a_refusal_without_a_list_for_it_goes_to_the_client() {
     let second = Upstream::start(|_| answer("no")).await;
     let rig = Rig::new().await;
     let mut settings = two_models(&[&first.url, &second.url]);
-    settings.models[0].fallbacks.error = vec!["other".into()];
-    settings.models[0].fallbacks.context_length = vec!["other".into()];
+    settings.routing.models[0].fallbacks.error = vec!["other".into()];
+    settings.routing.models[0].fallbacks.context_length = vec!["other".into()];
     let _processors = rig.start(settings);
     let answer = rig.answer(rig.submit(&request(false)).await).await;
     assert_eq!(answer.terminal().status, 400);
@@ -96,8 +96,8 @@ async fn models_that_stand_in_for_each_other_end_at_the_attempts_allowed() {
     let second = Upstream::start(|_| failure()).await;
     let rig = Rig::new().await;
     let mut settings = two_models(&[&first.url, &second.url]);
-    settings.models[0].fallbacks.error = vec!["other".into()];
-    settings.models[1].fallbacks.error = vec!["m".into()];
+    settings.routing.models[0].fallbacks.error = vec!["other".into()];
+    settings.routing.models[1].fallbacks.error = vec!["m".into()];
     let _processors = rig.start(settings);
     let answer = rig.answer(rig.submit(&request(false)).await).await;
     assert_eq!(answer.code(), "upstream_failed");
@@ -110,12 +110,12 @@ async fn a_request_that_is_too_long_goes_where_it_fits_and_else_the_provider_dec
     let second = Upstream::start(|_| answer("long")).await;
     let rig = Rig::new().await;
     let mut settings = two_models(&[&first.url, &second.url]);
-    settings.models[0].deployments[0].context_tokens = Some(5);
-    settings.models[0].fallbacks.context_length = vec!["other".into()];
-    let mut alone = settings.models[0].clone();
+    settings.routing.models[0].deployments[0].context_tokens = Some(5);
+    settings.routing.models[0].fallbacks.context_length = vec!["other".into()];
+    let mut alone = settings.routing.models[0].clone();
     alone.name = "alone".into();
     alone.fallbacks.context_length.clear();
-    settings.models.push(alone);
+    settings.routing.models.push(alone);
     let _processors = rig.start(settings);
     let answer = rig.answer(rig.submit(&request(false)).await).await;
     assert_eq!(deployments(&answer), ["p1/m1"]);
@@ -133,10 +133,10 @@ async fn requests_choose_by_alias_version_tags_and_name() {
     let second = Upstream::start(|_| answer("second")).await;
     let rig = Rig::new().await;
     let mut settings = settings(&[&first.url, &second.url]);
-    settings.models[0].aliases = vec!["m-*".into()];
-    settings.models[0].strategy = Strategy::Priority;
-    settings.models[0].deployments[1].tags = vec!["eu".into()];
-    settings.models[0].deployments[1].version = Some("2".into());
+    settings.routing.models[0].aliases = vec!["m-*".into()];
+    settings.routing.models[0].strategy = Strategy::Priority;
+    settings.routing.models[0].deployments[1].tags = vec!["eu".into()];
+    settings.routing.models[0].deployments[1].version = Some("2".into());
     let _processors = rig.start(settings);
     let named = |name: &str| Request {
         model: name.into(),
@@ -164,8 +164,8 @@ async fn a_failing_deployment_is_taken_out_and_its_clients_see_nothing() {
     let second = Upstream::start(|_| answer("ok")).await;
     let rig = Rig::new().await;
     let mut settings = settings(&[&first.url, &second.url]);
-    settings.providers[0].health.failures_in_a_row = 3;
-    settings.providers[0].health.rest = Duration::from_secs(600);
+    settings.routing.providers[0].health.failures_in_a_row = 3;
+    settings.routing.providers[0].health.rest = Duration::from_secs(600);
     let _processors = rig.start(settings);
     for _ in 0..6 {
         let answer = rig.answer(rig.submit(&request(false)).await).await;
@@ -189,8 +189,8 @@ async fn while_all_are_out_clients_are_told_at_once_and_recovery_is_found() {
     let upstream = Upstream::start(script).await;
     let rig = Rig::new().await;
     let mut settings = settings(&[&upstream.url]);
-    settings.providers[0].health.failures_in_a_row = 3;
-    settings.providers[0].health.rest = Duration::from_secs(600);
+    settings.routing.providers[0].health.failures_in_a_row = 3;
+    settings.routing.providers[0].health.rest = Duration::from_secs(600);
     let _processors = rig.start(settings);
     let mut refused = None;
     for _ in 0..100 {
@@ -232,7 +232,7 @@ async fn probes_take_out_a_provider_that_is_not_there() {
     let second = Upstream::start(|_| answer("second")).await;
     let rig = Rig::new().await;
     let mut settings = settings(&[&first.url, &second.url]);
-    let health = &mut settings.providers[0].health;
+    let health = &mut settings.routing.providers[0].health;
     health.active_every = Some(Duration::from_millis(100));
     health.failures_in_a_row = 2;
     health.rest = Duration::from_secs(600);
@@ -285,9 +285,9 @@ async fn cut(
     let first = Upstream::start(|_| vec![stream_head(), token("Hel"), Act::Close]).await;
     let second = Upstream::start(rest).await;
     let mut settings = settings(&[&first.url, &second.url]);
-    settings.providers[1].continues = continues;
-    settings.models[0].on_cut = OnCut::Continue;
-    settings.models[0].deployments[0].price = Some(Price {
+    settings.routing.providers[1].continues = continues;
+    settings.routing.models[0].on_cut = OnCut::Continue;
+    settings.routing.models[0].deployments[0].price = Some(Price {
         input: 1_000_000_000,
         cached_input: 1_000_000_000,
         output: 1_000_000_000,
@@ -373,9 +373,9 @@ async fn a_shadow_gets_a_copy_and_its_answer_is_marked() {
             share: 1.0,
         })
     };
-    settings.models[0].shadow = shadow("other");
+    settings.routing.models[0].shadow = shadow("other");
     // A copy is not copied again.
-    settings.models[1].shadow = shadow("m");
+    settings.routing.models[1].shadow = shadow("m");
     let _processors = rig.start(settings);
     let id = rig.submit(&request(false)).await;
     let answer = rig.answer(id).await;
@@ -400,7 +400,7 @@ async fn attempts_and_requests_have_their_cost() {
         cached_input: 0,
         output: 10_000_000_000,
     };
-    for deployment in &mut settings.models[0].deployments {
+    for deployment in &mut settings.routing.models[0].deployments {
         deployment.price = Some(price);
     }
     let _processors = rig.start(settings);

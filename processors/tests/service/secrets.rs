@@ -15,7 +15,7 @@ use crate::upstream::{Upstream, answer};
 /// Settings whose one key is the secret `openai-2`.
 fn sealed(url: &str) -> processors::Settings {
     let mut settings = settings(&[url]);
-    for provider in &mut settings.providers {
+    for provider in &mut settings.routing.providers {
         if let ProviderKind::Http(http) = &mut provider.kind {
             http.keys = vec![KeySource::Secret("openai-2".parse().unwrap())];
         }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
@@ -13,6 +14,8 @@ use tokio_util::task::TaskTracker;
 pub(crate) enum Act {
     Send(String),
     Pause(Duration),
+    /// Waits until it is told to go on.
+    Wait(Arc<Notify>),
     /// Waits until the client closes the connection.
     Hang,
     Close,
@@ -114,6 +117,7 @@ impl Connection {
                             return;
                         }
                     }
+                    Act::Wait(go) => go.notified().await,
                     Act::Pause(pause) => tokio::time::sleep(pause).await,
                     Act::Hang => {
                         let mut byte = [0];

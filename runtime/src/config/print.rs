@@ -61,12 +61,27 @@ pub(super) fn version(config: &Config) -> String {
         ("providers", list(&config.providers, provider)),
         ("models", list(&config.models, routing::model)),
     ]);
+    let text = json(&routing);
+    data_encoding::HEXLOWER.encode(&Sha256::digest(text)[..8])
+}
+
+/// The sections by name, each as text, in an order that is always the same.
+pub(super) fn sections(config: &Config) -> Vec<(String, String)> {
+    let Node::Map(sections) = whole(config) else {
+        return Vec::new();
+    };
+    sections
+        .into_iter()
+        .map(|(name, section)| (name, json(&section)))
+        .collect()
+}
+
+fn json(node: &Node) -> String {
     #[expect(
         clippy::expect_used,
         reason = "maps with text keys always have a JSON form"
     )]
-    let text = serde_json::to_vec(&routing).expect("a tree of plain values");
-    data_encoding::HEXLOWER.encode(&Sha256::digest(text)[..8])
+    serde_json::to_string(node).expect("a tree of plain values")
 }
 
 fn map<const N: usize>(entries: [(&str, Node); N]) -> Node {

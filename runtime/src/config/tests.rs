@@ -640,3 +640,18 @@ fn the_documentation_has_exactly_the_keys_that_are_read() {
         "missing {missing:?}, invented {invented:?}"
     );
 }
+
+#[test]
+fn sections_that_differ_are_named_but_for_the_routing_document() {
+    let before = read("", &[], None).unwrap();
+    let after = read(
+        "server: { request_timeout: 5s }\nproviders: [ { name: d, kind: scripted, script: [ { model: e, reply: x } ] } ]\nmodels: [ { name: m, deployments: [ { provider: d, model: e } ] } ]\n",
+        &[],
+        None,
+    )
+    .unwrap();
+    assert_eq!(before.differs_in(&after), ["server"]);
+    assert!(after.differs_in(&after).is_empty());
+    assert_ne!(before.routing().version, after.routing().version);
+    assert_eq!(after.routing().models[0].name, "m");
+}

@@ -85,7 +85,7 @@ async fn a_model_has_time_outs_of_its_own() {
     let rig = Rig::new().await;
     let mut settings = settings(&[&silent.url]);
     crate::rig::timeouts(&mut settings).total = Duration::from_secs(60);
-    settings.models[0].timeouts = TimeoutsOver {
+    settings.routing.models[0].timeouts = TimeoutsOver {
         total: Some(Duration::from_millis(200)),
         ..TimeoutsOver::default()
     };

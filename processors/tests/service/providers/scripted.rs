@@ -19,7 +19,7 @@ async fn script(request: &Request, change: impl Fn(&mut ScriptLine)) -> Answer {
         cut_after: None,
     };
     change(&mut line);
-    settings.providers[0].kind = ProviderKind::Scripted { script: vec![line] };
+    settings.routing.providers[0].kind = ProviderKind::Scripted { script: vec![line] };
     let _processors = rig.start(settings);
     rig.answer(rig.submit(request).await).await
 }
