@@ -12,6 +12,7 @@ use runtime::config::{self, Config};
 use runtime::log::{self, Log};
 use runtime::objects::Objects;
 use runtime::store::Store;
+use runtime::telemetry::Chain;
 use schemas::topic;
 use secrecy::ExposeSecret;
 use tokio_util::sync::CancellationToken;
@@ -118,7 +119,7 @@ async fn open_store(config: &Config) -> anyhow::Result<Store> {
     match Store::open(&config.store, &config.data_dir).await {
         Err(fault) if fault.is_retryable() => {
             warn!(
-                error = in_line(&fault),
+                error = %Chain(&fault),
                 "store is down, starting without it"
             );
             Store::lazy(&config.store, &config.data_dir).context("cannot open the store")
@@ -147,25 +148,13 @@ where
                 return Ok(handle);
             }
             Err(fault) if is_down(&fault) => {
-                warn!(error = in_line(&fault), retry_in = ?wait, "{what} is down, waiting for it");
+                warn!(error = %Chain(&fault), retry_in = ?wait, "{what} is down, waiting for it");
                 tokio::time::sleep(wait).await;
                 wait = (wait * 2).min(WAIT_MAX);
             }
             Err(fault) => return Err(fault),
         }
     }
-}
-
-/// The error with its causes.
-fn in_line(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use futures::stream;
 use parking_lot::Mutex;
 use runtime::log::{Delivery, LogError};
 use runtime::store::{Store, StoreError};
+use runtime::telemetry::Chain;
 use schemas::event::{ErrorBody, EventRecord};
 use schemas::fold::Fold;
 use schemas::header;
@@ -154,7 +155,7 @@ impl Adopter {
                 Decoded::Undecodable { schema_id, source } => {
                     let work = Arc::clone(&self.work);
                     self.tasks.spawn(async move {
-                        let text = crate::error_chain(&source);
+                        let text = Chain(&source).to_string();
                         work.set_aside(&delivery, None, schema_id, Reason::Undecodable, text)
                             .await;
                         completion.complete();
@@ -386,7 +387,7 @@ async fn insist<T, F: Future<Output = Result<T, StoreError>>>(mut ask: impl FnMu
             Ok(answer) => return answer,
             Err(error) => {
                 warn!(
-                    error = crate::error_chain(&error),
+                    error = %Chain(&error),
                     "open requests wait for the store"
                 );
                 tokio::time::sleep(pause).await;

@@ -44,15 +44,3 @@ pub const GROUP: &str = "processors";
 
 /// Name of the condition for readiness: requests are consumed.
 pub const READY: &str = "processors";
-
-/// An error with its causes, on one line.
-fn error_chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
-}

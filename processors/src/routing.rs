@@ -5,13 +5,13 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use runtime::config::RoutingDocument;
 use runtime::store::secrets::SecretSnapshot;
+use runtime::telemetry::Chain;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info};
 
 use crate::config::{self, Models};
-use crate::error_chain;
 use crate::gate::Slack;
 use crate::health::active::{self, Watch};
 use crate::metrics::Metrics;
@@ -70,7 +70,7 @@ impl Routing {
                 Err(fault) => {
                     self.metrics.routed("refused");
                     error!(
-                        error = error_chain(&fault),
+                        error = %Chain(&fault),
                         refused = document.version,
                         config_version = before.version,
                         "the new routing document is refused, the one in force stays"

@@ -10,6 +10,7 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use parking_lot::Mutex;
 use runtime::log::{Consumer, Delivery, Ledger, Log, LogError, Polled, StartAt};
+use runtime::telemetry::Chain;
 use schemas::request::{Lane, Request};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -277,7 +278,7 @@ async fn begin(
     let request: Request = match work.decoder.decode(&delivery.record.value).await {
         Decoded::Record(request) => request,
         Decoded::Undecodable { schema_id, source } => {
-            let text = crate::error_chain(&source);
+            let text = Chain(&source).to_string();
             work.set_aside(&delivery, None, schema_id, Reason::Undecodable, text)
                 .await;
             completion.complete();

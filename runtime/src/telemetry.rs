@@ -5,6 +5,7 @@
 //! and above of our own crates are exported by a runtime and threads of their own: neither a busy nor a stopping
 //! program holds them up, and they hold up nobody.
 
+mod chain;
 mod export;
 pub mod key;
 mod server;
@@ -14,6 +15,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use chain::Chain;
 use opentelemetry::metrics::{Histogram, Meter, MeterProvider as _};
 use opentelemetry::propagation::{Extractor, TextMapPropagator};
 use opentelemetry::trace::{TraceContextExt, TraceFlags, TracerProvider as _};

@@ -11,7 +11,7 @@ use schemas::time::Timestamp;
 use schemas::topic;
 use tracing::warn;
 
-use crate::sink::chain;
+use runtime::telemetry::Chain;
 
 /// The dead letter of a delivery.
 pub(crate) fn of(group: String, delivery: &Delivery, fault: &CodecError) -> DeadLetter {
@@ -31,7 +31,7 @@ pub(crate) fn of(group: String, delivery: &Delivery, fault: &CodecError) -> Dead
         key: delivery.record.key.clone(),
         value: delivery.record.value.clone(),
         group,
-        reason: chain(fault),
+        reason: Chain(fault).to_string(),
         at: Timestamp::now(),
     }
 }
@@ -52,7 +52,9 @@ pub(crate) async fn append(log: &Log, codec: &Codec, mut letter: DeadLetter) -> 
                 Arc::from(header::CONTENT_TYPE),
                 Bytes::from_static(header::AVRO.as_bytes()),
             )],
-            value: codec.encode(&letter).map_err(|fault| chain(&fault))?,
+            value: codec
+                .encode(&letter)
+                .map_err(|fault| Chain(&fault).to_string())?,
         };
         let appended = log
             .append(
@@ -71,7 +73,7 @@ pub(crate) async fn append(log: &Log, codec: &Codec, mut letter: DeadLetter) -> 
                     .reason
                     .push_str("; the value is too large to be kept");
             }
-            Err(fault) => return Err(chain(&fault)),
+            Err(fault) => return Err(Chain(&fault).to_string()),
         }
     }
     warn!(

@@ -10,6 +10,7 @@ use std::time::Duration;
 use runtime::codec::{Codec, CodecError};
 use runtime::log::{ConsumeOptions, Delivery, Log, LogError, Polled};
 use runtime::store::results::Advance;
+use runtime::telemetry::Chain;
 use schemas::topic;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -19,7 +20,7 @@ use crate::dead_letter;
 use crate::error::Error;
 use crate::position::Positions;
 use crate::retry::BackOff;
-use crate::sink::{Input, Refused, Sink, chain};
+use crate::sink::{Input, Refused, Sink};
 use crate::source::{Entry, Source, recv};
 use crate::status::Status;
 
@@ -273,7 +274,7 @@ impl<S: Sink> Runner<S> {
                 self.status.set_aside();
                 Ok(None)
             }
-            Err(fault) => Err(chain(&fault)),
+            Err(fault) => Err(Chain(&fault).to_string()),
         }
     }
 
@@ -360,7 +361,7 @@ impl<S: Sink> Runner<S> {
                 self.end(index, partition);
                 self.status.lost(topic, partition, &fault);
             }
-            LogError::Unavailable { .. } => self.status.waits(&chain(&fault)),
+            LogError::Unavailable { .. } => self.status.waits(&Chain(&fault).to_string()),
             LogError::TopicDoesNotFit { .. } | LogError::Fatal { .. } => {
                 return Err(Error::of::<S>(topic, fault));
             }

@@ -5,6 +5,7 @@ use schemas::request::Request;
 
 use runtime::store::StoreError;
 use runtime::store::results::Advance;
+use runtime::telemetry::Chain;
 
 /// One record as sinks see it.
 #[derive(Debug)]
@@ -40,21 +41,9 @@ impl From<StoreError> for Refused {
             StoreError::Unavailable(_)
             | StoreError::Exists { .. }
             | StoreError::Secret { .. }
-            | StoreError::Migration { .. } => Self::Down(chain(&error)),
+            | StoreError::Migration { .. } => Self::Down(Chain(&error).to_string()),
         }
     }
-}
-
-/// The error with its causes, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 /// An effect of the log.

@@ -9,7 +9,7 @@ use runtime::log::LogError;
 use runtime::telemetry::{self, Readiness};
 use tracing::{error, info, warn};
 
-use crate::sink::chain;
+use runtime::telemetry::Chain;
 
 /// The condition that the sinks set.
 const READY: &str = "sinks";
@@ -89,7 +89,7 @@ impl Status {
             sink = self.sink,
             topic,
             partition,
-            error = chain(fault),
+            error = Chain(fault).to_string(),
             "partition given up: its next record is gone"
         );
         self.tell();

@@ -9,7 +9,7 @@ use schemas::topic;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use crate::sink::chain;
+use runtime::telemetry::Chain;
 
 /// Time between two sweeps of rows.
 const EVERY: Duration = Duration::from_secs(60);
@@ -45,7 +45,7 @@ impl Sweeper {
                     Ok(rows) => debug!(rows, "old requests forgotten"),
                     Err(fault) => {
                         warn!(
-                            error = chain(&fault),
+                            error = %Chain(&fault),
                             "old requests not forgotten, trying again later"
                         );
                     }
@@ -55,7 +55,7 @@ impl Sweeper {
                         Ok(objects) => debug!(objects, "old bodies deleted"),
                         Err(fault) => {
                             warn!(
-                                error = chain(&fault),
+                                error = %Chain(&fault),
                                 "old bodies not deleted, trying again later"
                             );
                         }

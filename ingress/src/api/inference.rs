@@ -12,7 +12,7 @@ use runtime::codec::Codec;
 use runtime::log::AppendError;
 use runtime::objects::Objects;
 use runtime::store::keys::{Key, KeySnapshot};
-use runtime::telemetry;
+use runtime::telemetry::{self, Chain};
 use schemas::event::{ErrorBody, Terminal};
 use schemas::fold::End;
 use schemas::header::TRACEPARENT;
@@ -302,19 +302,4 @@ fn refused(id: RequestId, cause: &PublishError) -> ErrorBody {
         }
     }
     error::publish(cause)
-}
-
-/// An error with its causes in one line.
-struct Chain<'a>(&'a dyn std::error::Error);
-
-impl std::fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut cause = self.0.source();
-        while let Some(error) = cause {
-            write!(f, ": {error}")?;
-            cause = error.source();
-        }
-        Ok(())
-    }
 }

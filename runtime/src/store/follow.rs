@@ -11,6 +11,8 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::telemetry::Chain;
+
 use super::{Store, StoreError};
 
 /// A change is known after at most this and the time of two small queries.
@@ -75,7 +77,7 @@ pub(super) async fn follow<F: Followed>(
                 follower.followed.replace(&copy, Origin::Copy);
             }
             let cause = match failed {
-                Ok(Err(error)) => format!("{}", Chain(&error)),
+                Ok(Err(error)) => Chain(&error).to_string(),
                 _ => "no answer in time".to_owned(),
             };
             let what = F::WHAT;
@@ -115,7 +117,7 @@ impl<F: Followed> Follower<F> {
             match polled {
                 Ok(()) if !was_fresh => tracing::info!("store answers, {what} are current"),
                 Err(error) if was_fresh => {
-                    let cause = format!("{}", Chain(&error));
+                    let cause = Chain(&error).to_string();
                     tracing::warn!(cause, "store is down, {what} stay as they are");
                 }
                 Ok(()) | Err(_) => {}
@@ -172,19 +174,4 @@ fn write_copy<R: Serialize>(path: &Path, rows: &[R]) -> io::Result<()> {
     file.write_all(&serde_json::to_vec(rows)?)?;
     file.sync_all()?;
     std::fs::rename(&fresh, path)
-}
-
-/// An error with its causes in one line.
-struct Chain<'e>(&'e dyn std::error::Error);
-
-impl std::fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut cause = self.0.source();
-        while let Some(error) = cause {
-            write!(f, ": {error}")?;
-            cause = error.source();
-        }
-        Ok(())
-    }
 }
