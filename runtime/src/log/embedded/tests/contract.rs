@@ -47,7 +47,12 @@ impl RealDisk {
     }
 }
 
+/// Held to start a process, and shared to open a folder: between fork and exec a child holds every file of this process, and so
+/// the lock of a log that was closed meanwhile. The start returns after the exec.
+static STARTING: tokio::sync::RwLock<()> = tokio::sync::RwLock::const_new(());
+
 async fn open_folder(folder: PathBuf) -> Log {
+    let _nobody_starts = STARTING.read().await;
     let settings = Settings {
         folder,
         bytes_max: 1 << 30,
@@ -251,6 +256,7 @@ async fn child_that_appends_until_it_is_killed() {
 async fn what_was_acknowledged_survives_kill_nine_of_a_real_process() {
     let folder = tempfile::tempdir().unwrap();
     for _ in 0..3 {
+        let starting = STARTING.write().await;
         let mut child = tokio::process::Command::new(std::env::current_exe().unwrap())
             .args(["child_that_appends_until_it_is_killed", "--nocapture"])
             .env(CHILD, folder.path())
@@ -258,6 +264,7 @@ async fn what_was_acknowledged_survives_kill_nine_of_a_real_process() {
             .kill_on_drop(true)
             .spawn()
             .unwrap();
+        drop(starting);
         let grown = async {
             let lines = |number: u32| {
                 let name = folder.path().join(format!("acknowledged-{number}"));
