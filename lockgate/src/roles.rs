@@ -126,6 +126,7 @@ impl Start<'_> {
         let settings = processors::Settings {
             processors: self.config.processors,
             routing: document,
+            redis: self.config.redis.clone(),
             grace: self.config.shutdown.grace,
             deadline: Arc::clone(self.deadline),
         };

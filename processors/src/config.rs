@@ -21,7 +21,7 @@ use crate::adapters::scripted::Scripted;
 use crate::adapters::{Adapter, wire};
 use crate::clock::Clock;
 use crate::error::Error;
-use crate::gate::{Gate, Limits, Slack};
+use crate::gate::{Gate, Slack};
 use crate::health::active::Watch;
 use crate::health::{Health, State};
 use crate::metrics::Metrics;
@@ -36,6 +36,8 @@ pub struct Settings {
     pub processors: config::Processors,
     /// The routing document in force at the start.
     pub routing: RoutingDocument,
+    /// Where limits are shared with other processes.
+    pub redis: config::Redis,
     /// Longest that work in flight may take after the stop.
     pub grace: Duration,
     /// Where the stop has begun before theirs, as in a process of several roles: when the grace period of all is over.
@@ -258,8 +260,7 @@ pub(crate) fn models(
                     let known = before.and_then(|before| before.deployment(vacant.key()));
                     let known = known.filter(|known| known.basis == basis);
                     let name: Arc<str> = vacant.key().as_str().into();
-                    let gate =
-                        || Gate::new(Arc::clone(&name), limits(&basis.limits), Arc::clone(slack));
+                    let gate = || Gate::new(Arc::clone(&name), basis.limits, Arc::clone(slack));
                     let health = || Arc::new(Health::new(basis.health));
                     let one = Deployment {
                         model: deployment.model.as_str().into(),
@@ -345,15 +346,6 @@ fn seat(deployment: &config::Deployment) -> Seat {
         price: deployment.price,
         tags: deployment.tags.clone(),
         version: deployment.version.clone(),
-    }
-}
-
-fn limits(limits: &config::Limits) -> Limits {
-    Limits {
-        concurrency_max: limits.concurrency,
-        adaptive: limits.adaptive,
-        requests_per_minute: limits.requests_per_minute,
-        tokens_per_minute: limits.tokens_per_minute,
     }
 }
 

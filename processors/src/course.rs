@@ -19,6 +19,8 @@ const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
 /// Longest wait that is told when all deployments are out: whoever is back is found sooner than
 /// its rest is over.
 const RETRY_AFTER_OUT_MAX: Duration = Duration::from_secs(5);
+/// When a deployment is looked at again whose limits nobody shares: parts are asked for several times a second.
+const SHUT_FOR: Duration = Duration::from_secs(1);
 
 /// Where a request has been, and where it may go yet.
 #[derive(Debug)]
@@ -81,6 +83,9 @@ impl Fleet for Live<'_> {
         let adapter = &deployment.adapter;
         if !adapter.serves(self.endpoint) || (self.goes_on && !adapter.can_continue()) {
             return Readiness::Unfit;
+        }
+        if deployment.gate.is_shut() {
+            return Readiness::Rests(SHUT_FOR);
         }
         match adapter.readiness(self.now) {
             Readiness::Ready if trial && !deployment.health.take_trial(self.time) => {

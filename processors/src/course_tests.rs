@@ -127,7 +127,7 @@ fn a_call_is_in_flight_as_long_as_its_turn() {
 async fn a_deployment_is_full_at_what_it_bears_and_not_at_what_it_may_take() {
     let adaptive = |name: &str, adaptive: bool| {
         let mut one = deployment(name);
-        one.limits.concurrency = 10;
+        one.limits.concurrency = Some(10);
         one.limits.adaptive = adaptive;
         one
     };
@@ -162,7 +162,7 @@ fn what_is_the_same_in_the_next_document_goes_on_and_the_rest_begins_anew() {
         vec![model("m", vec![deployment("a"), deployment("b")])],
     );
     let mut other = deployment("b");
-    other.limits.concurrency = 7;
+    other.limits.concurrency = Some(7);
     let after = make(
         Some(&before),
         vec![

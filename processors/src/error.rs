@@ -42,6 +42,9 @@ pub enum Error {
         /// Name of the provider.
         provider: String,
     },
+    /// Limits could not be shared over Redis.
+    #[error("could not set up the sharing of limits")]
+    Leases(#[from] runtime::leases::LeaseError),
     /// A part of the processors panicked; the log tells where.
     #[error("a part of the processors panicked")]
     Panicked,

@@ -22,9 +22,6 @@ use crate::health::State;
 use crate::router::Readiness;
 use crate::work::Work;
 
-/// How often the parts of the processes are worked out.
-const SHARE_EVERY: Duration = Duration::from_secs(1);
-
 /// A name for this process that no other one has, nor it itself after a restart: 16 hex digits.
 pub(crate) fn process_id() -> String {
     format!("{:016x}", rand::random::<u64>())
@@ -114,29 +111,13 @@ fn health(deployment: &Deployment, now: Duration) -> &'static str {
     if state != State::Healthy {
         return state.name();
     }
+    if deployment.gate.is_shut() {
+        return RESTING;
+    }
     match deployment.adapter.readiness(Instant::now()) {
         // What it serves is not asked here.
         Readiness::Ready | Readiness::Unfit => HEALTHY,
         Readiness::Rests(_) => RESTING,
         Readiness::LockedOut => LOCKED_OUT,
-    }
-}
-
-/// Gives every gate its part of what the fleet may call in a minute, until `stop`.
-pub(crate) async fn share(work: Arc<Work>, fleet: runtime::fleet::Fleet, stop: CancellationToken) {
-    let mut tick = tokio::time::interval(SHARE_EVERY);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => return,
-            _ = tick.tick() => {}
-        }
-        let view = fleet.view();
-        for model in work.models.load().iter() {
-            for deployment in &model.deployments {
-                deployment.gate.share(view.serving(&deployment.name).max(1));
-            }
-        }
     }
 }

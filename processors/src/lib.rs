@@ -29,6 +29,7 @@ mod routing;
 mod runs;
 mod service;
 mod shadow;
+mod shares;
 mod signal;
 mod trace;
 mod wish;

@@ -27,6 +27,7 @@ pub(crate) struct Metrics {
     broken_events: Counter<u64>,
     retries_denied: Counter<u64>,
     documents: Counter<u64>,
+    lease_failures: Counter<u64>,
     shadows: Counter<u64>,
 }
 
@@ -75,6 +76,10 @@ impl Metrics {
             retries_denied: meter
                 .u64_counter("lockgate.retries_denied")
                 .with_description("calls that were not repeated because too many were already")
+                .build(),
+            lease_failures: meter
+                .u64_counter("lockgate.lease_failures")
+                .with_description("times that Redis did not say what part of the limits is ours")
                 .build(),
             shadows: meter
                 .u64_counter("lockgate.shadows")
@@ -185,6 +190,11 @@ impl Metrics {
     /// A call was not repeated for want of budget.
     pub(crate) fn retry_denied(&self) {
         self.retries_denied.add(1, &[]);
+    }
+
+    /// Redis did not say what part of the limits is ours.
+    pub(crate) fn lease_failed(&self) {
+        self.lease_failures.add(1, &[]);
     }
 
     /// A request was copied for a shadow, or could not be.

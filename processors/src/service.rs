@@ -34,6 +34,7 @@ use crate::lag::Lag;
 use crate::metrics::Metrics;
 use crate::routing::Routing;
 use crate::runs::Runs;
+use crate::shares::Shares;
 use crate::work::Work;
 use crate::worker::Worker;
 
@@ -95,7 +96,7 @@ pub async fn run(settings: Settings, parts: Parts, stop: CancellationToken) -> R
         log: log.clone(),
         channel: Channel {
             log: Arc::new(log.clone()),
-            codec,
+            codec: codec.clone(),
             pace: Arc::default(),
             metrics: Arc::clone(&metrics),
         },
@@ -108,6 +109,9 @@ pub async fn run(settings: Settings, parts: Parts, stop: CancellationToken) -> R
         metrics: Arc::clone(&metrics),
         alone: tokio::sync::Mutex::default(),
     });
+    let process = heartbeat::process_id();
+    let fleet = Fleet::default();
+    let mut shares = Shares::new(Arc::clone(&work), fleet.clone(), &process, &settings.redis)?;
 
     // 1. Orders to stop, before anything that they may be about.
     let Some(control) = read_control(&work, &stop).await? else {
@@ -146,6 +150,10 @@ pub async fn run(settings: Settings, parts: Parts, stop: CancellationToken) -> R
         drained.clone(),
         ending.clone(),
     ));
+    // 3. Limits are shared with the other processes, before the first call.
+    loops.spawn(fleet.follow(log.clone(), codec, drained.clone()));
+    shares.begin().await;
+    loops.spawn(shares.run(drained.clone()));
     let adopter = Adopter::new(Arc::clone(&work), store, tasks.clone());
     loops.spawn(Arc::clone(&adopter).run(ending.clone()));
     let mut workers = Vec::with_capacity(consumers.len());
@@ -166,17 +174,12 @@ pub async fn run(settings: Settings, parts: Parts, stop: CancellationToken) -> R
         workers.push(loops.spawn(supervise(worker, ending.clone(), drained.clone())));
     }
     loops.spawn(lag.measure(log.clone(), ledgers, drained.clone()));
-    // 3. Everybody is told how it is here, and calls in a minute are shared among those who tell.
-    let fleet = Fleet::default();
-    let codec = work.channel.codec.clone();
-    loops.spawn(fleet.clone().follow(log, codec, drained.clone()));
-    loops.spawn(heartbeat::share(Arc::clone(&work), fleet, drained.clone()));
-    let process = heartbeat::process_id();
+    // 4. Everybody is told how it is here.
     loops.spawn(heartbeat::beat(Arc::clone(&work), process, drained.clone()));
     readiness.set(crate::READY, true);
     info!("processors ready");
 
-    // 4. Until the stop, or until a part fails for good.
+    // 5. Until the stop, or until a part fails for good.
     ending.cancelled().await;
     readiness.set(crate::READY, false);
     let latest = Instant::now() + settings.grace;

@@ -157,6 +157,8 @@ pub struct Config {
     pub schema_registry: SchemaRegistry,
     /// The store.
     pub store: Store,
+    /// What processes share beside the log and the store.
+    pub redis: Redis,
     /// Sealing of the provider keys in the store.
     pub secrets: Secrets,
     /// Object storage.
@@ -261,6 +263,36 @@ pub struct SchemaRegistry {
 pub struct Store {
     /// `postgres://…`; none: SQLite under `data_dir`.
     pub url: Option<SecretString>,
+}
+
+/// `redis`.
+#[derive(Debug, Clone)]
+pub struct Redis {
+    /// `redis://…` or `rediss://…`; none: processes share limits by their number alone.
+    pub url: Option<SecretString>,
+    /// Put before every key. Default `lockgate:`.
+    pub key_prefix: String,
+    /// What becomes of limits that processes share while it does not answer. Default share.
+    pub limits_when_down: LimitsWhenDown,
+}
+
+impl Default for Redis {
+    fn default() -> Self {
+        Self {
+            url: None,
+            key_prefix: "lockgate:".to_owned(),
+            limits_when_down: LimitsWhenDown::Share,
+        }
+    }
+}
+
+/// What becomes of limits that processes share while Redis does not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LimitsWhenDown {
+    /// Each process takes the limit divided by the number of those that live.
+    Share,
+    /// Deployments with such limits are not called.
+    Refuse,
 }
 
 /// `secrets`.

@@ -42,8 +42,8 @@ pub struct Fleet {
 #[derive(Debug, Default)]
 pub struct View {
     statuses: Vec<Arc<Status>>,
-    /// By deployment, the processors that call it.
-    serving: HashMap<String, usize>,
+    /// By deployment, the processors that call it, as places among the statuses.
+    serving: HashMap<String, Vec<usize>>,
     /// By model.
     waits: HashMap<String, Wait>,
 }
@@ -159,12 +159,13 @@ impl Heard {
 impl View {
     /// A view of these.
     fn new(statuses: Vec<Arc<Status>>) -> Self {
-        let mut serving: HashMap<String, usize> = HashMap::new();
+        let mut serving: HashMap<String, Vec<usize>> = HashMap::new();
         // By model, the sum over the processes and their number.
         let mut sums: HashMap<&str, (Wait, u32)> = HashMap::new();
-        for status in &statuses {
+        for (place, status) in statuses.iter().enumerate() {
             for one in &status.deployments {
-                *serving.entry(one.deployment.clone()).or_default() += 1;
+                let places = serving.entry(one.deployment.clone()).or_default();
+                places.push(place);
             }
             for (model, wait) in waits(status) {
                 let (sum, count) = sums.entry(model).or_default();
@@ -194,10 +195,15 @@ impl View {
         &self.statuses
     }
 
-    /// Processors that call `deployment` (`provider/model`).
+    /// Which of the processors that call `deployment` (`provider/model`) `process` is, in the order of their ids and from 0, and
+    /// how many they are. It counts also when it was not heard yet.
     #[must_use]
-    pub fn serving(&self, deployment: &str) -> usize {
-        self.serving.get(deployment).copied().unwrap_or(0)
+    pub fn rank(&self, deployment: &str, process: &str) -> (usize, usize) {
+        let places = self.serving.get(deployment).map_or(&[][..], Vec::as_slice);
+        match places.binary_search_by(|place| self.statuses[*place].process.as_str().cmp(process)) {
+            Ok(rank) => (rank, places.len()),
+            Err(rank) => (rank, places.len() + 1),
+        }
     }
 
     /// How long a request for `model` would wait; none when nobody says, or nobody takes calls for it.
@@ -289,7 +295,14 @@ mod tests {
         let view = heard.look(now).unwrap();
         assert_eq!(view.wait("m"), Some(wait(15, 3)));
         assert_eq!(view.wait("other"), None);
-        assert_eq!((view.serving("p/a"), view.serving("p/b")), (1, 2));
+        assert_eq!(
+            (view.rank("p/a", "1"), view.rank("p/b", "2")),
+            ((0, 1), (1, 2))
+        );
+        assert_eq!(
+            (view.rank("p/b", "0"), view.rank("p/d", "0")),
+            ((0, 3), (0, 1))
+        );
     }
 
     #[test]

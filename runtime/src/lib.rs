@@ -4,6 +4,7 @@
 pub mod codec;
 pub mod config;
 pub mod fleet;
+pub mod leases;
 pub mod log;
 pub mod objects;
 pub mod secrets;

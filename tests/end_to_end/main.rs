@@ -16,6 +16,7 @@ mod faults;
 mod frozen;
 mod health;
 mod kill;
+mod limits;
 mod outage;
 mod rolling_restart;
 mod sdk;

@@ -23,6 +23,7 @@ const LEAST_DOUBLES_AFTER: f64 = 300.0;
 /// How many calls at once.
 #[derive(Debug)]
 pub(crate) struct Capacity {
+    /// 0 while other processes have all places.
     ceiling: usize,
     adaptive: Option<Adaptive>,
 }
@@ -30,7 +31,7 @@ pub(crate) struct Capacity {
 /// The state of an adaptive capacity.
 #[derive(Debug)]
 struct Adaptive {
-    /// From 1 to the ceiling.
+    /// From 1 to the ceiling, where that is not 0.
     limit: f64,
     /// Successes of this round.
     successes: usize,
@@ -62,12 +63,36 @@ impl Capacity {
         }
     }
 
-    /// Calls at once, from 1 to the ceiling.
+    /// Calls at once, from 1 to the ceiling, or 0 with it.
     pub(crate) fn get(&self) -> usize {
         match &self.adaptive {
             // In range by construction, so nothing is cut off but the fraction.
-            Some(adaptive) => (adaptive.limit as usize).clamp(1, self.ceiling),
+            Some(adaptive) => (adaptive.limit as usize).max(1).min(self.ceiling),
             None => self.ceiling,
+        }
+    }
+
+    /// Sets another ceiling, which may be 0. An adaptive capacity that was as high as the old one is as high as the new one;
+    /// where the provider bears less, that is still so.
+    pub(crate) fn set_ceiling(&mut self, ceiling: usize) {
+        if let Some(adaptive) = &mut self.adaptive {
+            let was_free = adaptive.limit >= self.ceiling as f64;
+            adaptive.limit = if was_free {
+                (ceiling as f64).max(1.0)
+            } else {
+                adaptive.limit.min((ceiling as f64).max(1.0))
+            };
+        }
+        self.ceiling = ceiling;
+    }
+
+    /// How many of `wanted` calls at once could be made if the ceiling allowed it.
+    pub(crate) fn bears(&self, wanted: usize) -> usize {
+        match &self.adaptive {
+            Some(adaptive) if adaptive.limit < self.ceiling as f64 => {
+                wanted.min((adaptive.limit as usize).max(1))
+            }
+            _ => wanted,
         }
     }
 
@@ -89,7 +114,7 @@ impl Capacity {
         adaptive.successes += 1;
         if adaptive.successes >= capacity {
             adaptive.successes = 0;
-            adaptive.limit = (adaptive.limit + 1.0).min(self.ceiling as f64);
+            adaptive.limit = (adaptive.limit + 1.0).min((self.ceiling as f64).max(1.0));
         }
     }
 

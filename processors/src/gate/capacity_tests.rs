@@ -130,3 +130,26 @@ proptest! {
         prop_assert!(lowest as f64 >= (after as f64 * KEPT - 1.0).floor().max(1.0));
     }
 }
+
+#[test]
+fn a_ceiling_that_moves_takes_a_free_capacity_along_and_leaves_what_the_provider_bears() {
+    let mut fixed = Capacity::new(5, false);
+    fixed.set_ceiling(0);
+    assert_eq!(fixed.get(), 0);
+    fixed.set_ceiling(9);
+    assert_eq!((fixed.get(), fixed.bears(20)), (9, 20));
+
+    let mut adaptive = Capacity::new(10, true);
+    adaptive.set_ceiling(0);
+    assert_eq!(adaptive.get(), 0);
+    adaptive.set_ceiling(20);
+    assert_eq!(adaptive.get(), 20);
+    adaptive.pushed_back(adaptive.epoch());
+    assert_eq!((adaptive.get(), adaptive.bears(20)), (14, 14));
+    adaptive.set_ceiling(40);
+    assert_eq!(adaptive.get(), 14);
+    adaptive.set_ceiling(3);
+    assert_eq!(adaptive.get(), 3);
+    adaptive.succeeded(3);
+    assert_eq!(adaptive.get(), 3, "never above the ceiling");
+}

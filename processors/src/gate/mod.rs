@@ -5,16 +5,19 @@
 
 mod bucket;
 mod capacity;
+mod pace;
 mod queue;
 mod slack;
 mod state;
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use runtime::config::Limits;
+use runtime::leases::{Demand, Part};
 use schemas::request::Lane;
 use schemas::status::LaneStatus;
 use tokio::sync::{Notify, oneshot};
@@ -28,19 +31,6 @@ use state::{Next, Pass, State};
 /// A rate is looked at again after this long at the latest, since the part of this process may have grown meanwhile.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// How much a deployment takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Limits {
-    /// Calls at once from this process.
-    pub(crate) concurrency_max: usize,
-    /// Whether fewer are made while the provider pushes back.
-    pub(crate) adaptive: bool,
-    /// Calls in a minute from all processes.
-    pub(crate) requests_per_minute: Option<u64>,
-    /// Tokens in a minute, prompts and answers, from all processes.
-    pub(crate) tokens_per_minute: Option<u64>,
-}
-
 /// Bounds the calls to one deployment; clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct Gate {
@@ -51,6 +41,7 @@ pub(crate) struct Gate {
 struct Inner {
     /// `provider/model`, for metrics.
     name: Arc<str>,
+    limits: Limits,
     state: Mutex<State<oneshot::Sender<Permit>>>,
     /// Those who really wait, by lane.
     waiting: [AtomicUsize; 3],
@@ -58,7 +49,11 @@ struct Inner {
     /// Whether time alone can let somebody through.
     is_paced: bool,
     /// Calls at once, where that is not found out.
-    fixed: Option<usize>,
+    fixed: Option<AtomicUsize>,
+    /// Its part of the limits was given to it at least once.
+    has_part: AtomicBool,
+    /// Nobody knows what others use, so that nobody is to be sent here.
+    is_shut: AtomicBool,
     /// Held by the one of those who wait who looks at the clock for all.
     clock: tokio::sync::Mutex<()>,
     /// Somebody waits for a rate, of which the one at the clock may not know.
@@ -108,14 +103,17 @@ impl Drop for Waiting<'_> {
 }
 
 impl Gate {
-    /// A gate with these limits.
+    /// A gate with these limits, all of them its own until it is told its part.
     pub(crate) fn new(name: Arc<str>, limits: Limits, slack: Arc<Slack>) -> Self {
         let state = State::new(limits, Instant::now());
-        let fixed = (!limits.adaptive).then(|| state.capacity.get());
+        let fixed = (!limits.adaptive).then(|| AtomicUsize::new(state.capacity.get()));
         Self {
             inner: Arc::new(Inner {
                 fixed,
+                has_part: AtomicBool::new(false),
+                is_shut: AtomicBool::new(false),
                 name,
+                limits,
                 is_paced: state.is_paced(),
                 state: Mutex::new(state),
                 waiting: [const { AtomicUsize::new(0) }; 3],
@@ -165,18 +163,51 @@ impl Gate {
         }
     }
 
-    /// `processes` share what the deployment takes in a minute.
-    pub(crate) fn share(&self, processes: usize) {
-        if self.inner.is_paced {
-            let mut state = self.inner.state.lock();
-            state.share(processes, Instant::now());
+    /// What the deployment takes from all processes.
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.inner.limits
+    }
+
+    /// Keeps to this part of the limits from now on; none: nobody is let through, and nobody to be sent here, until there is one
+    /// again. Calls in progress go on.
+    pub(crate) fn keep_to(&self, part: Option<Part>) {
+        let inner = &self.inner;
+        inner.is_shut.store(part.is_none(), Ordering::Relaxed);
+        inner.has_part.store(true, Ordering::Relaxed);
+        let mut state = inner.state.lock();
+        let now = Instant::now();
+        state.keep_to(part.unwrap_or(Part::nothing(&inner.limits)), now);
+        if let Some(fixed) = &inner.fixed {
+            fixed.store(state.capacity.get(), Ordering::Relaxed);
         }
+        inner.let_through(&mut state, now);
+    }
+
+    /// What it could use of the limits.
+    pub(crate) fn demand(&self) -> Demand {
+        let waiting = self.waiting();
+        self.inner.state.lock().demand(waiting, Instant::now())
+    }
+
+    /// Whether somebody waits for more than its part, or it was never given one.
+    pub(crate) fn is_short(&self) -> bool {
+        !self.inner.has_part.load(Ordering::Relaxed) || self.waiting() > 0
+    }
+
+    /// Whether nobody is to be sent here for now.
+    pub(crate) fn is_shut(&self) -> bool {
+        self.inner.is_shut.load(Ordering::Relaxed)
+    }
+
+    fn waiting(&self) -> usize {
+        let lanes = self.inner.waiting.iter();
+        lanes.map(|lane| lane.load(Ordering::Relaxed)).sum()
     }
 
     /// Calls at once, as of now.
     pub(crate) fn capacity(&self) -> usize {
-        match self.inner.fixed {
-            Some(capacity) => capacity,
+        match &self.inner.fixed {
+            Some(capacity) => capacity.load(Ordering::Relaxed),
             None => self.inner.state.lock().capacity.get(),
         }
     }

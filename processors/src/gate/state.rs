@@ -3,13 +3,15 @@
 
 use std::time::Duration;
 
+use runtime::config::Limits;
+use runtime::leases::{Demand, Part};
 use schemas::request::Lane;
 use schemas::status::LaneStatus;
 use tokio::time::Instant;
 
-use super::Limits;
 use super::bucket::Bucket;
 use super::capacity::Capacity;
+use super::pace::Pace;
 use super::queue::Queue;
 
 /// Weight of one more observation in a mean.
@@ -23,9 +25,10 @@ pub(crate) struct State<W> {
     pub(super) capacity: Capacity,
     queue: Queue<Waiting<W>>,
     in_flight: usize,
-    limits: Limits,
     requests: Option<Bucket>,
     tokens: Option<Bucket>,
+    /// What comes, whether it is let through or not.
+    arrivals: Pace,
     /// How long a place is taken, in seconds; none before the first was given back.
     service: Option<f64>,
     /// Tokens of an answer.
@@ -93,13 +96,14 @@ impl<W> State<W> {
     /// A state with everything free.
     pub(crate) fn new(limits: Limits, now: Instant) -> Self {
         let bucket = |limit: Option<u64>| limit.map(|limit| Bucket::new(limit as f64, now));
+        let concurrency = limits.concurrency.unwrap_or(Limits::CONCURRENCY_MAX);
         Self {
-            capacity: Capacity::new(limits.concurrency_max, limits.adaptive),
+            capacity: Capacity::new(concurrency, limits.adaptive),
             queue: Queue::default(),
             in_flight: 0,
-            limits,
             requests: bucket(limits.requests_per_minute),
             tokens: bucket(limits.tokens_per_minute),
+            arrivals: Pace::new(now),
             service: None,
             answer: ANSWER_UNKNOWN,
             reserved: 0.0,
@@ -116,22 +120,40 @@ impl<W> State<W> {
         self.in_flight
     }
 
-    /// Takes this process's part of limits that `processes` share.
-    pub(crate) fn share(&mut self, processes: usize, now: Instant) {
-        let set = |bucket: &mut Option<Bucket>, limit: Option<u64>| {
-            if let (Some(bucket), Some(limit)) = (bucket, limit) {
-                bucket.set_rate(limit as f64 / processes.max(1) as f64, now);
+    /// Keeps to this part of the limits from now on. Calls in progress go on, also those beyond it.
+    pub(crate) fn keep_to(&mut self, part: Part, now: Instant) {
+        if let Some(calls) = part.calls {
+            self.capacity.set_ceiling(calls);
+        }
+        let set = |bucket: &mut Option<Bucket>, rate: Option<f64>| {
+            if let (Some(bucket), Some(rate)) = (bucket, rate) {
+                bucket.set_rate(rate, now);
             }
         };
-        set(&mut self.requests, self.limits.requests_per_minute);
-        set(&mut self.tokens, self.limits.tokens_per_minute);
+        set(&mut self.requests, part.requests_per_minute);
+        set(&mut self.tokens, part.tokens_per_minute);
+    }
+
+    /// What it could use while `waiting` calls wait: what comes of late, and those within a second.
+    pub(crate) fn demand(&mut self, waiting: usize, now: Instant) -> Demand {
+        let (calls, tokens) = self.arrivals.per_minute(now);
+        let backlog = waiting as f64 * 60.0;
+        Demand {
+            calls_used: self.in_flight,
+            calls_wanted: self.capacity.bears(self.in_flight + waiting),
+            requests_per_minute: calls + backlog,
+            tokens_per_minute: tokens + backlog * self.reserved,
+        }
     }
 
     /// Lets a call through at once, when nobody waits and nothing forbids it.
     pub(crate) fn enter(&mut self, prompt_tokens: u64, now: Instant) -> Option<Pass> {
         let free = self.queue.is_empty() && self.in_flight < self.capacity.get();
         let tokens = self.reservation(prompt_tokens);
-        (free && self.due(tokens, now).is_none()).then(|| self.pass(tokens, now))
+        (free && self.due(tokens, now).is_none()).then(|| {
+            self.arrivals.count(tokens);
+            self.pass(tokens, now)
+        })
     }
 
     /// Puts a call into the queue.
@@ -143,6 +165,8 @@ impl<W> State<W> {
         prompt_tokens: u64,
         waits: impl Fn(&W) -> bool,
     ) {
+        let tokens = self.reservation(prompt_tokens);
+        self.arrivals.count(tokens);
         let call = Waiting { who, prompt_tokens };
         self.queue.push(lane, tenant, call, |call| waits(&call.who));
     }
@@ -217,7 +241,8 @@ impl<W> State<W> {
     /// means of the calls that ended; zero while there are none.
     fn wait_behind(&mut self, ahead: usize, now: Instant) -> Duration {
         let calls = ahead as f64 + 1.0;
-        let capacity = self.capacity.get();
+        // Without any place of its own, it waits for one.
+        let capacity = self.capacity.get().max(1);
         let places = if ahead == 0 && self.in_flight < capacity {
             0.0
         } else {

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 const LIMITS: Limits = Limits {
-    concurrency_max: 2,
+    concurrency: Some(2),
     adaptive: false,
     requests_per_minute: None,
     tokens_per_minute: None,
@@ -56,7 +56,7 @@ fn a_wait_is_the_queue_times_the_service_time_over_the_capacity() {
 fn requests_per_minute_hold_up_who_comes_too_soon_and_let_through_in_time() {
     let start = Instant::now();
     let limits = Limits {
-        concurrency_max: 100,
+        concurrency: Some(100),
         requests_per_minute: Some(60),
         ..LIMITS
     };
@@ -72,7 +72,7 @@ fn requests_per_minute_hold_up_who_comes_too_soon_and_let_through_in_time() {
     assert_eq!(wait, 2_000_000, "the second after one that waits");
     let due = start + Duration::from_secs(1);
     assert!(matches!(state.next(due, |_| true), Next::Pass(7, _)));
-    state.share(2, due);
+    state.keep_to(Part::equal(&limits, 1, 2), due);
     state.wait(Lane::Batch, "t", 8, 0, |_| true);
     match state.next(due, |_| true) {
         Next::After(due) => assert_eq!(due.as_millis(), 2_000, "half of the limit is another's"),
@@ -84,7 +84,7 @@ fn requests_per_minute_hold_up_who_comes_too_soon_and_let_through_in_time() {
 fn tokens_are_reserved_by_estimate_and_corrected_by_usage() {
     let start = Instant::now();
     let limits = Limits {
-        concurrency_max: 100,
+        concurrency: Some(100),
         tokens_per_minute: Some(60_000),
         ..LIMITS
     };
@@ -116,7 +116,7 @@ fn tokens_are_reserved_by_estimate_and_corrected_by_usage() {
 fn an_answer_that_cost_more_than_was_reserved_is_paid_back() {
     let start = Instant::now();
     let limits = Limits {
-        concurrency_max: 100,
+        concurrency: Some(100),
         tokens_per_minute: Some(60_000),
         ..LIMITS
     };
@@ -133,7 +133,7 @@ fn an_answer_that_cost_more_than_was_reserved_is_paid_back() {
 fn push_backs_lower_an_adaptive_gate_below_what_is_in_flight() {
     let now = Instant::now();
     let limits = Limits {
-        concurrency_max: 10,
+        concurrency: Some(10),
         adaptive: true,
         ..LIMITS
     };
@@ -178,7 +178,7 @@ proptest! {
         steps in prop::collection::vec(step(), 1..300),
     ) {
         let mut now = Instant::now();
-        let limits = Limits { concurrency_max, adaptive, requests_per_minute: rate, tokens_per_minute: None };
+        let limits = Limits { concurrency: Some(concurrency_max), adaptive, requests_per_minute: rate, tokens_per_minute: None };
         let mut state: State<usize> = State::new(limits, now);
         let mut calling: Vec<Pass> = Vec::new();
         let mut waiting: Vec<usize> = Vec::new();

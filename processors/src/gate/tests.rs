@@ -4,12 +4,10 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn limits(concurrency_max: usize) -> Limits {
+fn limits(concurrency: usize) -> Limits {
     Limits {
-        concurrency_max,
-        adaptive: false,
-        requests_per_minute: None,
-        tokens_per_minute: None,
+        concurrency: Some(concurrency),
+        ..Limits::default()
     }
 }
 
@@ -134,6 +132,35 @@ async fn a_rate_lets_everybody_through_in_time_also_when_who_watches_the_clock_l
         drop(call.await);
     }
     assert_eq!(gate.snapshot().in_flight, 0);
+}
+
+#[test]
+fn a_gate_keeps_to_its_part_as_it_changes() {
+    let (gate, _) = gate(4);
+    assert!(gate.is_short(), "it was never told its part");
+    let of = |calls| {
+        Some(Part {
+            calls: Some(calls),
+            ..Part::default()
+        })
+    };
+    gate.keep_to(of(1));
+    let held = at_once(&gate, Lane::Interactive);
+    let mut second = wait(&gate, Lane::Interactive, "t");
+    let mut third = wait(&gate, Lane::Batch, "t");
+    assert_eq!(gate.capacity(), 1);
+    let demand = gate.demand();
+    assert_eq!((demand.calls_used, demand.calls_wanted), (1, 3));
+    assert!(gate.is_short());
+    gate.keep_to(of(2));
+    let second = (&mut second).now_or_never().expect("a place more");
+    gate.keep_to(None);
+    assert!(gate.is_shut());
+    drop((held, second));
+    assert!((&mut third).now_or_never().is_none(), "no part, no call");
+    gate.keep_to(of(1));
+    drop((&mut third).now_or_never().expect("a place again"));
+    assert!(!gate.is_shut() && !gate.is_short());
 }
 
 proptest! {

@@ -228,7 +228,7 @@ async fn a_cancel_ends_what_waits_before_a_gate_and_lets_the_next_through() {
     .await;
     let rig = Rig::new().await;
     let mut settings = settings(&[&upstream.url]);
-    settings.routing.models[0].deployments[0].limits.concurrency = 1;
+    settings.routing.models[0].deployments[0].limits.concurrency = Some(1);
     let _processors = rig.start(settings);
     let (first, queued, last) = (request(false), request(false), request(false));
     rig.submit(&first).await;
@@ -270,7 +270,7 @@ async fn more_requests_than_are_held_at_once_are_all_answered() {
     let rig = Rig::new().await;
     let mut settings = settings(&[&upstream.url]);
     settings.processors.held_max = 16;
-    settings.routing.models[0].deployments[0].limits.concurrency = 4;
+    settings.routing.models[0].deployments[0].limits.concurrency = Some(4);
     let _processors = rig.start(settings);
     let mut ids = Vec::new();
     for number in 0..200 {

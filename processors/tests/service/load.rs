@@ -59,7 +59,7 @@ async fn a_heartbeat_says_what_is_in_flight_and_what_waits() {
     let mut upstream = stuck_at_first().await;
     let rig = Rig::new().await;
     let mut settings = settings(&[&upstream.url]);
-    settings.routing.models[0].deployments[0].limits.concurrency = 1;
+    settings.routing.models[0].deployments[0].limits.concurrency = Some(1);
     let _processors = rig.start(settings);
     let idle = heartbeat(&rig, |_| true).await;
     let stuck = request_of("a");
@@ -82,7 +82,7 @@ async fn a_flood_of_one_tenant_takes_every_other_turn_and_no_more() {
     let mut upstream = stuck_at_first().await;
     let rig = Rig::new().await;
     let mut settings = settings(&[&upstream.url]);
-    settings.routing.models[0].deployments[0].limits.concurrency = 1;
+    settings.routing.models[0].deployments[0].limits.concurrency = Some(1);
     let _processors = rig.start(settings);
     let stuck = request_of("flood");
     rig.submit(&stuck).await;
@@ -116,7 +116,7 @@ async fn a_flood_is_refused_before_it_keeps_another_tenant_from_being_read() {
         deployments: vec![other],
         ..settings.routing.models[0].clone()
     });
-    settings.routing.models[0].deployments[0].limits.concurrency = 1;
+    settings.routing.models[0].deployments[0].limits.concurrency = Some(1);
     let _processors = rig.start(settings);
     let quiet = || Request {
         model: "other".to_owned(),
@@ -158,7 +158,7 @@ async fn an_adaptive_gate_narrows_while_the_provider_pushes_back() {
     let rig = Rig::new().await;
     let mut settings = settings(&[&upstream.url]);
     settings.routing.models[0].deployments[0].limits = Limits {
-        concurrency: 10,
+        concurrency: Some(10),
         adaptive: true,
         ..Limits::default()
     };

@@ -462,6 +462,7 @@ pub(crate) fn settings(urls: &[&str]) -> Settings {
             version: "v1".into(),
         },
         grace: Duration::from_secs(5),
+        redis: config::Redis::default(),
         deadline: Default::default(),
     }
 }

@@ -11,7 +11,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use sha2::{Digest, Sha256};
 use url::Url;
 
-use super::resolve::{BODIES, KINDS, LOG_FORMATS, TAKEOVERS};
+use super::resolve::{BODIES, KINDS, LIMITS_WHEN_DOWN, LOG_FORMATS, TAKEOVERS};
 use super::{Config, Http, KeySource, Log, Provider, ProviderKind, ScriptLine};
 
 /// What stands for a secret.
@@ -183,6 +183,7 @@ fn whole(config: &Config) -> Node {
         replies,
         schema_registry,
         store,
+        redis,
         secrets,
         objects,
         results,
@@ -237,6 +238,17 @@ fn whole(config: &Config) -> Node {
         (
             "store",
             map([("url", optional(store.url.as_ref(), secret_url))]),
+        ),
+        (
+            "redis",
+            map([
+                ("url", optional(redis.url.as_ref(), secret_url)),
+                ("key_prefix", text(&redis.key_prefix)),
+                (
+                    "limits_when_down",
+                    word(redis.limits_when_down, &LIMITS_WHEN_DOWN),
+                ),
+            ]),
         ),
         (
             "secrets",

@@ -17,10 +17,11 @@ use url::Url;
 use super::reader::{Notes, Section};
 use super::source::Variables;
 use super::{
-    Api, Bodies, Config, Fault, Http, KeySource, Log, LogFormat, Objects, Processors, Provider,
-    ProviderKind, Replies, Results, Role, SchemaRegistry, ScriptLine, Secrets, Server, Shutdown,
-    Store, Telemetry, Timeouts, check,
+    Api, Bodies, Config, Fault, Http, KeySource, LimitsWhenDown, Log, LogFormat, Objects,
+    Processors, Provider, ProviderKind, Redis, Replies, Results, Role, SchemaRegistry, ScriptLine,
+    Secrets, Server, Shutdown, Store, Telemetry, Timeouts, check,
 };
+use crate::leases;
 use crate::secrets::SecretName;
 
 /// The version that all SDKs send (<https://docs.anthropic.com/en/api/versioning>).
@@ -67,6 +68,7 @@ pub(super) fn read(tree: Value, variables: &Variables, notes: &Notes) -> Config 
     };
     registry.finish();
     let store = store(root.section("store"));
+    let redis = redis(root.section("redis"));
     let secrets = secrets(root.section("secrets"), variables);
     let objects = objects(root.section("objects"), variables);
     let mut results = root.section("results");
@@ -103,6 +105,7 @@ pub(super) fn read(tree: Value, variables: &Variables, notes: &Notes) -> Config 
         replies,
         schema_registry,
         store,
+        redis,
         secrets,
         objects,
         results: results_read,
@@ -119,6 +122,10 @@ pub(super) const BODIES: [(&str, Bodies); 3] = [
 ];
 pub(super) const TAKEOVERS: [(&str, OnTakeover); 2] =
     [("retry", OnTakeover::Retry), ("fail", OnTakeover::Fail)];
+pub(super) const LIMITS_WHEN_DOWN: [(&str, LimitsWhenDown); 2] = [
+    ("share", LimitsWhenDown::Share),
+    ("refuse", LimitsWhenDown::Refuse),
+];
 pub(super) const LOG_FORMATS: [(&str, LogFormat); 2] =
     [("human", LogFormat::Human), ("json", LogFormat::Json)];
 
@@ -311,6 +318,36 @@ fn store(mut section: Section<'_>) -> Store {
     });
     section.finish();
     Store { url }
+}
+
+fn redis(mut section: Section<'_>) -> Redis {
+    let url: Option<SecretString> = section.optional("url");
+    let url = url.filter(|text| {
+        // What the client itself takes, so that nothing is found out only at the start.
+        let fits = leases::is_address(text.expose_secret());
+        if !fits {
+            section.fault(
+                "url",
+                "this is not the URL of a Redis server",
+                "write redis://user:password@host:port/database, rediss://… for TLS, or null",
+            );
+        }
+        fits
+    });
+    let key_prefix: String = section.or("key_prefix", "lockgate:".to_owned());
+    if key_prefix.len() > 100 || !key_prefix.chars().all(|one| one.is_ascii_graphic()) {
+        let remedy = "write at most 100 visible ASCII characters";
+        section.fault("key_prefix", "keys cannot be named so", remedy);
+    }
+    let redis = Redis {
+        url,
+        key_prefix,
+        limits_when_down: section
+            .word("limits_when_down", &LIMITS_WHEN_DOWN)
+            .unwrap_or(LimitsWhenDown::Share),
+    };
+    section.finish();
+    redis
 }
 
 fn secrets(mut section: Section<'_>, variables: &Variables) -> Secrets {

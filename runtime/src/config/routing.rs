@@ -158,11 +158,11 @@ impl Deployment {
 }
 
 /// What one deployment takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Limits {
-    /// Calls at once from one process. Default 1,000.
-    pub concurrency: usize,
-    /// Whether fewer calls are made at once while the provider pushes back. Default false.
+    /// Calls at once from all processes; none: no limit but [`Limits::CONCURRENCY_MAX`] from each.
+    pub concurrency: Option<usize>,
+    /// Whether a process makes fewer calls at once while the provider pushes back. Default false.
     pub adaptive: bool,
     /// Calls a minute from all processes; none: no limit.
     pub requests_per_minute: Option<u64>,
@@ -170,14 +170,16 @@ pub struct Limits {
     pub tokens_per_minute: Option<u64>,
 }
 
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            concurrency: 1_000,
-            adaptive: false,
-            requests_per_minute: None,
-            tokens_per_minute: None,
-        }
+impl Limits {
+    /// Calls at once from one process where nothing is configured.
+    pub const CONCURRENCY_MAX: usize = 1_000;
+
+    /// Whether processes share any of them.
+    #[must_use]
+    pub fn are_shared(&self) -> bool {
+        self.concurrency.is_some()
+            || self.requests_per_minute.is_some()
+            || self.tokens_per_minute.is_some()
     }
 }
 

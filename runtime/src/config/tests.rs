@@ -17,6 +17,7 @@ log: { kind: embedded }
 replies: { partition: auto }
 schema_registry: { url: null }
 store: { url: null }
+redis: { url: null, key_prefix: "lockgate:", limits_when_down: share }
 secrets: { master_key_file: null }
 objects: { url: null, shared: false }
 results: { retention: 7d, bodies: full }
@@ -53,6 +54,7 @@ log:
   properties: { sasl.username: me, sasl.password: hunter2, ssl.key.pem: hunter2 }
 schema_registry: { url: "http://reader:hunter2@127.0.0.1:8081/apis/ccompat/v7" }
 store: { url: "postgres://me:hunter2@localhost/lockgate?sslpassword=hunter2" }
+redis: { url: "rediss://me:hunter2@localhost:6380/3", limits_when_down: refuse }
 objects: { url: "s3://bucket/prefix" }
 telemetry: { otlp_endpoint: "http://me:hunter2@127.0.0.1:4318/?api-key=hunter2" }
 "#;
@@ -100,8 +102,8 @@ fn an_empty_file_gives_the_defaults() {
 fn the_example_is_read() {
     let config = read(EXAMPLE, &[("LOCAL_API_KEY", "hunter2")], Some(Role::Serve)).unwrap();
     assert_eq!(config.models[0].deployments[0].weight, 3);
-    assert_eq!(config.models[0].deployments[0].limits.concurrency, 64);
-    assert_eq!(config.models[0].deployments[1].limits.concurrency, 1_000);
+    assert_eq!(config.models[0].deployments[0].limits.concurrency, Some(64));
+    assert_eq!(config.models[0].deployments[1].limits.concurrency, None);
     let price = Price {
         input: 2_500_000_000,
         cached_input: 1_250_000_000,
@@ -219,7 +221,7 @@ models:
     let config = read(text, &[], None).unwrap();
     let limits = config.models[0].deployments[0].limits;
     let expected = Limits {
-        concurrency: 8,
+        concurrency: Some(8),
         adaptive: true,
         requests_per_minute: Some(600),
         tokens_per_minute: Some(40_000),
@@ -264,6 +266,7 @@ shutdown: 30s
 log: { kind: kafka, replication: many, partitions: { nowhere: 3, responses: 0 }, properties: { group.id: mine } }
 replies: { partition: 48 }
 store: { url: "mysql://me:hunter2@x/y" }
+redis: { url: "http://me:hunter2@x", key_prefix: "a b", limits_when_down: wait }
 results: { retention: 0s, bodies: some }
 providers:
   - { name: a, kind: azure, api_version: "../x", health: { active: { every: 1ms, probe: ping }, error_ratio: 0, window: 0s, panic_threshold: 1.5, failures_in_a_row: 0 } }
@@ -303,6 +306,9 @@ models:
         "schema_registry.url",
         "replies.partition",
         "store.url",
+        "redis.url",
+        "redis.key_prefix",
+        "redis.limits_when_down",
         "results.retention",
         "results.bodies",
         "providers[0].base_url",

@@ -14,6 +14,8 @@ pub struct Stack {
     pub registry: String,
     /// URL of a PostgreSQL database whose user may create databases.
     pub postgres: String,
+    /// URL of Redis.
+    pub redis: String,
     /// The folder of the stack, for `deploy/local/stack --dir`.
     pub folder: String,
 }
@@ -39,6 +41,7 @@ impl Stack {
                 brokers: variable("LOCKGATE_TEST_KAFKA_BROKERS")?,
                 registry: variable("LOCKGATE_TEST_REGISTRY_URL")?,
                 postgres: variable("LOCKGATE_TEST_POSTGRES_URL")?,
+                redis: variable("LOCKGATE_TEST_REDIS_URL")?,
                 folder: variable("LOCKGATE_STACK_DIR")?,
             })
         })();
@@ -101,6 +104,14 @@ impl Stack {
         address(&self.postgres)
     }
 
+    /// `host:port` of Redis.
+    ///
+    /// # Errors
+    /// When the URL has none.
+    pub fn redis_address(&self) -> anyhow::Result<String> {
+        address(&self.redis)
+    }
+
     /// `host:port` of the registry.
     ///
     /// # Errors
@@ -119,6 +130,7 @@ impl Stack {
             brokers: String::new(),
             registry: String::new(),
             postgres: String::new(),
+            redis: String::new(),
         };
         stack.act("up", &[])?;
         let variables = std::fs::read_to_string(folder.join("env"))?;
@@ -136,6 +148,7 @@ impl Stack {
         stack.brokers = value("LOCKGATE_TEST_KAFKA_BROKERS")?;
         stack.registry = value("LOCKGATE_TEST_REGISTRY_URL")?;
         stack.postgres = value("LOCKGATE_TEST_POSTGRES_URL")?;
+        stack.redis = value("LOCKGATE_TEST_REDIS_URL")?;
         Ok(stack)
     }
 

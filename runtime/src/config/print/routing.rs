@@ -63,7 +63,7 @@ fn deployment(deployment: &Deployment) -> Node {
         (
             "limits",
             map([
-                ("concurrency", number(limits.concurrency)),
+                ("concurrency", optional(limits.concurrency, number)),
                 ("adaptive", Node::Bool(limits.adaptive)),
                 (
                     "requests_per_minute",

@@ -78,7 +78,7 @@ fn shadow(mut section: Section<'_>) -> Option<Shadow> {
 fn deployment(mut section: Section<'_>) -> Deployment {
     let mut limits = section.section("limits");
     let limits_read = Limits {
-        concurrency: limits.number("concurrency", 1..=COUNT_MAX).unwrap_or(1_000),
+        concurrency: limits.number("concurrency", 1..=COUNT_MAX),
         adaptive: limits.or("adaptive", false),
         requests_per_minute: limits.number("requests_per_minute", 1..=i64::MAX),
         tokens_per_minute: limits.number("tokens_per_minute", 1..=i64::MAX),
