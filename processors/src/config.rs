@@ -11,6 +11,7 @@ use runtime::config::{
     Shadow, Sticky, Timeouts,
 };
 use runtime::store::secrets::SecretSnapshot;
+use runtime::upstream::Policy;
 use schemas::request::Endpoint;
 use secrecy::ExposeSecret;
 use tokio::time::Instant;
@@ -218,7 +219,8 @@ impl Model {
 /// health, load and retry budgets.
 ///
 /// # Errors
-/// When a key cannot be read, a client not built, or a provider is not there.
+/// When a key cannot be read, a client not built, a provider is not there, or a base URL leads where the document's origin may
+/// not send us.
 pub(crate) fn models(
     document: &RoutingDocument,
     before: Option<&Models>,
@@ -227,11 +229,18 @@ pub(crate) fn models(
     metrics: &Arc<Metrics>,
 ) -> Result<(Models, Vec<Watch>), Error> {
     let mut providers = HashMap::new();
-    for provider in &document.providers {
-        providers.insert(
-            provider.name.as_str(),
-            (provider, set_up(provider, secrets)?),
-        );
+    let policy = document.origin.policy();
+    for (place, provider) in document.providers.iter().enumerate() {
+        if let (Some(policy), ProviderKind::Http(settings)) = (policy, &provider.kind) {
+            let checked = policy.check_text(&settings.base_url);
+            checked.map_err(|source| Error::BaseUrl {
+                place,
+                provider: provider.name.clone(),
+                source,
+            })?;
+        }
+        let tools = set_up(provider, secrets, policy)?;
+        providers.insert(provider.name.as_str(), (provider, tools));
     }
     // Two models may share a deployment, which has one gate, one health and one set of keys.
     let mut shared: HashMap<String, Deployment> = HashMap::new();
@@ -352,10 +361,11 @@ fn seat(deployment: &config::Deployment) -> Seat {
 fn set_up<'p>(
     provider: &'p config::Provider,
     secrets: &SecretSnapshot,
+    policy: Option<&Policy>,
 ) -> Result<Provider<'p>, Error> {
     Ok(match &provider.kind {
         ProviderKind::Http(settings) => {
-            let connections = Connections::new(settings.timeouts.connect);
+            let connections = Connections::new(settings.timeouts.connect, policy.cloned());
             let keys = settings.keys.iter();
             let keys: Result<Vec<Key>, Error> = keys
                 .map(|source| key(&provider.name, source, secrets))

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use runtime::config::{self, Health, Provider, ProviderKind, RoutingDocument};
+use runtime::config::{self, Health, Origin, Provider, ProviderKind, RoutingDocument};
 use runtime::store::secrets::SecretSnapshot;
 use schemas::request::{Endpoint, Lane};
 
@@ -19,6 +19,7 @@ fn document(models: Vec<config::Model>) -> RoutingDocument {
         }],
         models,
         version: "v".into(),
+        origin: Origin::File,
     }
 }
 

@@ -24,6 +24,17 @@ pub enum Error {
         #[source]
         source: reqwest::Error,
     },
+    /// A base URL that is not from the configuration file leads where it may not.
+    #[error("providers[{place}].base_url of provider {provider} is refused")]
+    BaseUrl {
+        /// Place in the routing document's list.
+        place: usize,
+        /// Name of the provider.
+        provider: String,
+        /// What is wrong with it, and what to do.
+        #[source]
+        source: runtime::upstream::Refused,
+    },
     /// A provider key could not be read.
     #[error("could not read key {key} of provider {provider}: {reason}")]
     Key {

@@ -80,3 +80,71 @@ impl Routing {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use runtime::config::{Api, Health, Http, Origin, Provider, ProviderKind, Timeouts};
+    use runtime::upstream::{Exception, Policy};
+
+    use super::*;
+
+    fn document(version: &str, origin: Origin) -> RoutingDocument {
+        let long = Duration::from_secs(60);
+        RoutingDocument {
+            providers: vec![Provider {
+                name: "p".into(),
+                kind: ProviderKind::Http(Http {
+                    api: Api::OpenAi,
+                    base_url: "http://127.0.0.1:1/v1".parse().unwrap(),
+                    api_version: None,
+                    keys: Vec::new(),
+                    timeouts: Timeouts {
+                        connect: long,
+                        first_token: long,
+                        idle: long,
+                        total: long,
+                    },
+                }),
+                health: Health::default(),
+                continues: false,
+            }],
+            models: Vec::new(),
+            version: version.into(),
+            origin,
+        }
+    }
+
+    /// The version in force after `next` has come.
+    async fn in_force_after(next: RoutingDocument) -> String {
+        let first = document("first", Origin::File);
+        let (secrets, slack, metrics) = (SecretSnapshot::none(), Slack::new(1), Metrics::new());
+        let (models, watches) = config::models(&first, None, &secrets, &slack, &metrics).unwrap();
+        let models = Arc::new(ArcSwap::from_pointee(models));
+        let routing = Routing {
+            models: Arc::clone(&models),
+            secrets,
+            slack,
+            metrics,
+            tasks: TaskTracker::new(),
+        };
+        let (documents, following) = watch::channel(Arc::new(first));
+        documents.send_replace(Arc::new(next));
+        // It ends when it has seen the last one.
+        drop(documents);
+        let stop = CancellationToken::new();
+        routing.follow(following, watches, stop).await;
+        models.load().version.clone()
+    }
+
+    #[tokio::test]
+    async fn a_base_url_may_lead_inside_from_the_file_or_by_an_exception_only() {
+        let after = |origin| in_force_after(document("next", origin));
+        let elsewhere = |exceptions: &[Exception]| Origin::Elsewhere(Policy::new(exceptions));
+        assert_eq!(after(Origin::File).await, "next");
+        assert_eq!(after(elsewhere(&[])).await, "first");
+        let exception = "127.0.0.1".parse().unwrap();
+        assert_eq!(after(elsewhere(&[exception])).await, "next");
+    }
+}

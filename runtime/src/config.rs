@@ -27,7 +27,7 @@ use secrecy::SecretString;
 use crate::secrets::{MasterKeys, SecretName};
 use crate::upstream;
 
-pub use document::RoutingDocument;
+pub use document::{Origin, RoutingDocument};
 pub use names::{Named, Names};
 pub use routing::{
     DEPLOYMENTS_MAX, Deployment, Fallbacks, Health, Limits, Model, OnCut, Price, Probe, STRATEGIES,

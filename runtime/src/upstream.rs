@@ -1,9 +1,10 @@
 //! Where base URLs may lead that did not come from the configuration file.
 //!
 //! Whoever writes the file owns the machine and is trusted. A URL that comes through the API or a configuration centre
-//! must not make Lockgate speak to what only Lockgate can reach: itself, its neighbours, the cloud's metadata. It is
-//! checked when it is set ([`Policy::check`]), and again for each connection ([`Policy::guard`]), since what a name
-//! resolves to may change in between (DNS rebinding).
+//! must not make Lockgate speak to what only Lockgate can reach: itself, its neighbours, the cloud's metadata. It can be
+//! checked when it is set ([`Policy::check`]), it is when a routing document with it is taken on
+//! ([`Policy::check_text`]), and again for each connection ([`Policy::guard`]), since what a name resolves to may change
+//! in between (DNS rebinding).
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -14,6 +15,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::redirect;
+use tracing::warn;
 use url::{Host, Url};
 
 mod ranges;
@@ -212,7 +214,15 @@ impl Resolve for Guard {
         let policy = self.0.clone();
         Box::pin(async move {
             // Port 0: the client puts the URL's in.
-            let addresses = policy.resolve(name.as_str(), 0).await?;
+            let addresses = policy
+                .resolve(name.as_str(), 0)
+                .await
+                .inspect_err(|refused| {
+                    // Whoever called is told only that the provider cannot be reached.
+                    if let Refused::Internal { .. } = refused {
+                        warn!(error = %refused, "a connection to a provider is refused");
+                    }
+                })?;
             Ok(Box::new(addresses.into_iter()) as Addrs)
         })
     }

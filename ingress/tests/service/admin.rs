@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use runtime::config::{Model, RoutingDocument};
+use runtime::config::{Model, Origin, RoutingDocument};
 use serde_json::{Value, json};
 
 use crate::harness::{Door, error_of, header_of, soon};
@@ -50,6 +50,7 @@ async fn models_of_a_new_routing_document_are_taken_and_those_of_the_old_are_not
         providers: Vec::new(),
         models: vec![Model::new("fresh", Vec::new())],
         version: "v2".to_owned(),
+        origin: Origin::File,
     };
     door.routing.send_replace(Arc::new(document));
     while status_of("fresh").await != 200 {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use ingress::{CONDITION, Error, Parts, Settings, run};
 use runtime::codec::{self, Codec};
-use runtime::config::{Model, RoutingDocument};
+use runtime::config::{Model, Origin, RoutingDocument};
 use runtime::log::{self, Delivery, Durability, Log, Place, Record, Tail};
 use runtime::objects::Objects;
 use runtime::store::Store;
@@ -138,6 +138,7 @@ impl Door {
             providers: Vec::new(),
             models: settings.models.clone(),
             version: "v1".to_owned(),
+            origin: Origin::File,
         }));
         let parts = Parts {
             log: log.clone(),

@@ -10,6 +10,7 @@ mod adopt;
 mod calls;
 mod continues;
 mod load;
+mod origin;
 mod providers;
 mod reload;
 mod rig;

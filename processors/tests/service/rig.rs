@@ -9,7 +9,7 @@ use bytes::Bytes;
 use processors::{Parts, Settings};
 use runtime::codec::{self, Codec};
 use runtime::config::{
-    self, Api, Deployment, Http, KeySource, Model, Provider, ProviderKind, RoutingDocument,
+    self, Api, Deployment, Http, KeySource, Model, Origin, Provider, ProviderKind, RoutingDocument,
     Timeouts,
 };
 use runtime::log::{self, Durability, Log, Place, Record};
@@ -390,9 +390,10 @@ impl Processors {
 
     /// Why they could not start.
     pub(crate) async fn failure(mut self) -> processors::Error {
-        let outcome = self.outcome.take().unwrap().await.unwrap();
+        let outcome = self.outcome.take().unwrap();
+        let outcome = tokio::time::timeout(Duration::from_secs(20), outcome).await;
         self.end();
-        outcome.unwrap_err()
+        outcome.expect("an end").unwrap().unwrap_err()
     }
 
     /// As `kill -9`: no task runs on.
@@ -460,6 +461,7 @@ pub(crate) fn settings(urls: &[&str]) -> Settings {
             providers: providers.collect(),
             models: vec![Model::new("m", deployments.collect())],
             version: "v1".into(),
+            origin: Origin::File,
         },
         grace: Duration::from_secs(5),
         redis: config::Redis::default(),

@@ -1,6 +1,7 @@
 //! The part of the configuration that may change while a process runs.
 
 use super::{Config, Model, Provider, print};
+use crate::upstream::Policy;
 
 /// Who offers models, and what clients may ask for.
 #[derive(Debug, Clone)]
@@ -11,6 +12,28 @@ pub struct RoutingDocument {
     pub models: Vec<Model>,
     /// As [`Config::version`].
     pub version: String,
+    /// Who wrote it.
+    pub origin: Origin,
+}
+
+/// Who wrote a routing document, and so where its base URLs may lead.
+#[derive(Debug, Clone)]
+pub enum Origin {
+    /// The configuration file: who writes it owns the machine, so its base URLs lead wherever they like.
+    File,
+    /// The API or a configuration centre: its base URLs lead only where this allows.
+    Elsewhere(Policy),
+}
+
+impl Origin {
+    /// What its base URLs are held to; none: they are trusted.
+    #[must_use]
+    pub fn policy(&self) -> Option<&Policy> {
+        match self {
+            Self::File => None,
+            Self::Elsewhere(policy) => Some(policy),
+        }
+    }
 }
 
 impl Config {
@@ -21,6 +44,7 @@ impl Config {
             providers: self.providers.clone(),
             models: self.models.clone(),
             version: self.version(),
+            origin: Origin::File,
         }
     }
 

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use reqwest::redirect::Policy;
+use reqwest::redirect;
+use runtime::upstream::Policy;
 
 /// Calls at once on one client: what servers take on a connection of HTTP/2 at least (RFC 9113 §6.5.2 recommends no less).
 const CALLS_MAX: usize = 100;
@@ -24,6 +25,7 @@ const PONG_WITHIN: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub(crate) struct Connections {
     connect: Duration,
+    policy: Option<Policy>,
     first: reqwest::Client,
     lanes: Arc<[Lane]>,
 }
@@ -43,14 +45,16 @@ pub(super) struct Place {
 }
 
 impl Connections {
-    /// Clients that give a connection up after `connect`.
+    /// Clients that give a connection up after `connect`, and make none to where `policy`, if there is one, does not let
+    /// names lead. Addresses in URLs are for the caller to check.
     ///
     /// # Errors
     /// When the TLS backend cannot be set up.
-    pub(crate) fn new(connect: Duration) -> Result<Self, reqwest::Error> {
+    pub(crate) fn new(connect: Duration, policy: Option<Policy>) -> Result<Self, reqwest::Error> {
         Ok(Self {
+            first: client(connect, policy.as_ref())?,
             connect,
-            first: client(connect)?,
+            policy,
             lanes: (0..CLIENTS_MAX).map(|_| Lane::default()).collect(),
         })
     }
@@ -72,7 +76,10 @@ impl Connections {
             &self.first
         } else {
             // The first one could be made, so this will be; if not, it takes one call more.
-            let make = || client(self.connect).unwrap_or_else(|_| self.first.clone());
+            let make = || {
+                let next = client(self.connect, self.policy.as_ref());
+                next.unwrap_or_else(|_| self.first.clone())
+            };
             self.lanes[index].client.get_or_init(make)
         };
         let lanes = Arc::clone(&self.lanes);
@@ -86,18 +93,22 @@ impl Drop for Place {
     }
 }
 
-fn client(connect: Duration) -> Result<reqwest::Client, reqwest::Error> {
-    reqwest::Client::builder()
+fn client(connect: Duration, policy: Option<&Policy>) -> Result<reqwest::Client, reqwest::Error> {
+    let client = reqwest::Client::builder()
         .connect_timeout(connect)
-        .redirect(Policy::none())
+        .redirect(redirect::Policy::none())
         .retry(reqwest::retry::never())
         .referer(false)
         .tcp_nodelay(true)
         .pool_idle_timeout(IDLE)
         .http2_keep_alive_interval(PING_EVERY)
         .http2_keep_alive_timeout(PONG_WITHIN)
-        .user_agent(concat!("lockgate/", env!("CARGO_PKG_VERSION")))
-        .build()
+        .user_agent(concat!("lockgate/", env!("CARGO_PKG_VERSION")));
+    match policy {
+        None => client,
+        Some(policy) => policy.guard(client),
+    }
+    .build()
 }
 
 #[cfg(test)]
@@ -106,7 +117,7 @@ mod tests {
 
     #[test]
     fn the_next_client_is_used_while_those_before_are_busy() {
-        let connections = Connections::new(Duration::from_secs(1)).unwrap();
+        let connections = Connections::new(Duration::from_secs(1), None).unwrap();
         let calls = |index: usize| connections.lanes[index].calls.load(Ordering::Relaxed);
         let mut places: Vec<Place> = (0..=CALLS_MAX).map(|_| connections.enter().1).collect();
         assert_eq!((calls(0), calls(1), calls(2)), (CALLS_MAX, 1, 0));
@@ -121,7 +132,7 @@ mod tests {
 
     #[test]
     fn the_last_client_takes_what_the_others_do_not() {
-        let mut connections = Connections::new(Duration::from_secs(1)).unwrap();
+        let mut connections = Connections::new(Duration::from_secs(1), None).unwrap();
         connections.lanes = (0..2).map(|_| Lane::default()).collect();
         let places: Vec<Place> = (0..3 * CALLS_MAX).map(|_| connections.enter().1).collect();
         let on_last = places.iter().filter(|place| place.index == 1).count();

@@ -121,3 +121,60 @@ impl Adapter for Http {
         Box::new(Call::begin(self, request, stream, outgoing.reader, chosen))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use runtime::config::{self, Api, Timeouts};
+    use runtime::upstream::Policy;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::adapters::wire;
+
+    /// A deployment at `localhost`, called as `policy` has it.
+    fn deployment(port: u16, policy: Option<Policy>) -> Http {
+        let long = Duration::from_secs(60);
+        let settings = config::Http {
+            api: Api::OpenAi,
+            base_url: format!("http://localhost:{port}/v1").parse().unwrap(),
+            api_version: None,
+            keys: Vec::new(),
+            timeouts: Timeouts {
+                connect: long,
+                first_token: long,
+                idle: long,
+                total: long,
+            },
+        };
+        let connections = Connections::new(long, policy).unwrap();
+        let wire = wire::of(&settings, "m");
+        let keys = Keys::new(Vec::new());
+        Http::new(connections, wire, keys, &settings.base_url, false)
+    }
+
+    #[tokio::test]
+    async fn a_probe_goes_where_calls_may_go_and_nowhere_else() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let probe = |policy| deployment(port, policy).probe().unwrap();
+        let answer = async || {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            assert!(connection.read(&mut [0; 1024]).await.unwrap() > 0);
+            let answer = b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n";
+            connection.write_all(answer).await.unwrap();
+            connection
+        };
+        tokio::select! {
+            is_there = probe(Some(Policy::default())) => assert!(!is_there),
+            _ = answer() => panic!("the server saw a connection"),
+        }
+        let policy = Policy::new(&["localhost".parse().unwrap()]);
+        for policy in [None, Some(policy)] {
+            let (is_there, _connection) = tokio::join!(probe(policy), answer());
+            assert!(is_there);
+        }
+    }
+}
