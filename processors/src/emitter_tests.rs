@@ -1,16 +1,12 @@
-use std::collections::BTreeMap;
-
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use runtime::codec;
 use schemas::event::{Started, Terminal};
 use schemas::fold::{End, Fold, Step};
-use schemas::id::RequestId;
-use schemas::request::{Body, Dialect, Endpoint, Lane, OnDisconnect, OnTakeover};
-use schemas::topic::{ReplyPlace, ReplyTopic};
 
 use super::*;
+use crate::samples::request;
 
 /// A log that fails by chance, in every way that leaves the process alive.
 #[derive(Debug)]
@@ -71,30 +67,6 @@ async fn channel(seed: u64, moods: u32) -> (Channel, Arc<Moody>, tempfile::TempD
         metrics: Metrics::new(),
     };
     (channel, log, folder)
-}
-
-fn request() -> Request {
-    let now = Timestamp::now();
-    Request {
-        id: RequestId::new(ReplyPlace {
-            topic: ReplyTopic::Responses,
-            partition: 0,
-        }),
-        tenant: "t".into(),
-        key_id: "k".into(),
-        endpoint: Endpoint::ChatCompletions,
-        dialect: Dialect::OpenAi,
-        model: "m".into(),
-        lane: Lane::Interactive,
-        stream: true,
-        accepted_at: now,
-        deadline: now.plus(Duration::from_secs(30)),
-        on_disconnect: OnDisconnect::Cancel,
-        on_takeover: OnTakeover::Retry,
-        shadow_of: None,
-        body: Body::Inline(Bytes::new()),
-        attributes: BTreeMap::new(),
-    }
 }
 
 fn started(run: Run, attempt: i32) -> Event {

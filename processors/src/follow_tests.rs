@@ -5,7 +5,7 @@ use runtime::log::{self, Delivery, Durability, Ledger, Log, Place, Position, Rec
 use schemas::event::{Event, EventRecord, Run, Sign, Terminal};
 use schemas::fold::Fold;
 use schemas::header;
-use schemas::request::{Body, Dialect, Endpoint, Lane, OnDisconnect, OnTakeover, Request};
+use schemas::request::{Body, Endpoint, Lane, Request};
 use schemas::time::Timestamp;
 use schemas::topic::{self, ReplyTopic};
 
@@ -18,6 +18,7 @@ use crate::emitter::Channel;
 use crate::held::Held;
 use crate::metrics::Metrics;
 use crate::runs::{Completion, Runs, Source};
+use crate::samples;
 
 const PLACE: ReplyPlace = ReplyPlace {
     topic: ReplyTopic::Responses,
@@ -109,20 +110,8 @@ impl Rig {
             },
             request: Request {
                 id,
-                tenant: "t".into(),
-                key_id: "k".into(),
-                endpoint: Endpoint::ChatCompletions,
-                dialect: Dialect::OpenAi,
-                model: "m".into(),
-                lane: Lane::Interactive,
-                stream: false,
-                accepted_at: now,
-                deadline: now.plus(Duration::from_secs(60)),
-                on_disconnect: OnDisconnect::Cancel,
-                on_takeover: OnTakeover::Retry,
-                shadow_of: None,
                 body: Body::Inline(Bytes::from(body)),
-                attributes: Default::default(),
+                ..samples::request()
             },
             hold,
             share: Held::new(1, 1).take(0),

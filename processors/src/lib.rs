@@ -27,6 +27,8 @@ mod request;
 mod router;
 mod routing;
 mod runs;
+#[cfg(test)]
+mod samples;
 mod service;
 mod shadow;
 mod shares;

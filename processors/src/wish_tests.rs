@@ -2,6 +2,7 @@ use runtime::config::Strategy;
 use serde_json::json;
 
 use super::*;
+use crate::samples;
 
 fn of<T>(body: &serde_json::Value, read: impl FnOnce(&Members<'_>) -> T) -> T {
     let text = body.to_string();
@@ -70,32 +71,12 @@ fn requests_that_begin_alike_stick_whatever_follows() {
 }
 
 fn request(attributes: &[(&str, &str)]) -> Request {
-    use schemas::id::RequestId;
-    use schemas::request::{Body, Dialect, Endpoint, Lane, OnDisconnect, OnTakeover};
-    use schemas::time::Timestamp;
-    use schemas::topic::{ReplyPlace, ReplyTopic};
+    let attributes = attributes.iter();
     Request {
-        id: RequestId::new(ReplyPlace {
-            topic: ReplyTopic::Responses,
-            partition: 0,
-        }),
-        tenant: "t".into(),
-        key_id: "k".into(),
-        endpoint: Endpoint::ChatCompletions,
-        dialect: Dialect::OpenAi,
-        model: "m".into(),
-        lane: Lane::Interactive,
-        stream: false,
-        accepted_at: Timestamp::now(),
-        deadline: Timestamp::now(),
-        on_disconnect: OnDisconnect::Cancel,
-        on_takeover: OnTakeover::Retry,
-        shadow_of: None,
-        body: Body::Inline(bytes::Bytes::new()),
         attributes: attributes
-            .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
             .collect(),
+        ..samples::request()
     }
 }
 

@@ -247,44 +247,19 @@ fn is_token(chunk: &Chunk) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use schemas::id::RequestId;
-    use schemas::request::{Body, Dialect, Endpoint, Lane, OnDisconnect, OnTakeover};
-    use schemas::time::Timestamp;
-    use schemas::topic::{ReplyPlace, ReplyTopic};
+    use schemas::request::{Dialect, Endpoint};
 
     use super::*;
+    use crate::samples::request;
 
     #[test]
     fn what_is_gone_on_with_reaches_the_client_though_the_call_was_cut_before_it_was_taken() {
         let body = Bytes::from_static(
             br#"{"model":"m","stream":true,"messages":[{"role":"user","content":"hi"}]}"#,
         );
-        let now = Timestamp::now();
-        let request = Request {
-            id: RequestId::new(ReplyPlace {
-                topic: ReplyTopic::Responses,
-                partition: 0,
-            }),
-            tenant: "t".into(),
-            key_id: "k".into(),
-            endpoint: Endpoint::ChatCompletions,
-            dialect: Dialect::OpenAi,
-            model: "m".into(),
-            lane: Lane::Interactive,
-            stream: true,
-            accepted_at: now,
-            deadline: now,
-            on_disconnect: OnDisconnect::Cancel,
-            on_takeover: OnTakeover::Retry,
-            shadow_of: None,
-            body: Body::Inline(body.clone()),
-            attributes: BTreeMap::new(),
-        };
         let operation =
             Operation::parse(Endpoint::ChatCompletions, Dialect::OpenAi, &body).unwrap();
-        let mut assembly = Assembly::new(&request);
+        let mut assembly = Assembly::new(&request());
         assembly.begin(&operation, &body, &"m".into());
         let event = br#"{"id":"x","choices":[{"index":0,"delta":{"content":"Hel"}}]}"#;
         assembly.event(&Bytes::from_static(event)).unwrap();

@@ -1,0 +1,35 @@
+//! What unit tests begin with.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use schemas::id::RequestId;
+use schemas::request::{Body, Dialect, Endpoint, Lane, OnDisconnect, OnTakeover, Request};
+use schemas::time::Timestamp;
+use schemas::topic::{ReplyPlace, ReplyTopic};
+
+/// A chat that is not streamed and has no body, accepted now, with a minute to be answered in.
+pub(crate) fn request() -> Request {
+    let now = Timestamp::now();
+    Request {
+        id: RequestId::new(ReplyPlace {
+            topic: ReplyTopic::Responses,
+            partition: 0,
+        }),
+        tenant: "t".into(),
+        key_id: "k".into(),
+        endpoint: Endpoint::ChatCompletions,
+        dialect: Dialect::OpenAi,
+        model: "m".into(),
+        lane: Lane::Interactive,
+        stream: false,
+        accepted_at: now,
+        deadline: now.plus(Duration::from_secs(60)),
+        on_disconnect: OnDisconnect::Cancel,
+        on_takeover: OnTakeover::Retry,
+        shadow_of: None,
+        body: Body::Inline(Bytes::new()),
+        attributes: BTreeMap::new(),
+    }
+}
