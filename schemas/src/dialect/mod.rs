@@ -14,6 +14,11 @@ use crate::id::RequestId;
 use crate::request::Endpoint;
 use crate::time::Timestamp;
 
+/// What an end is between dialects when its word is not known, or says that the answer waits for something: OpenAI's `length`.
+/// Providers add words, most of them for answers that are cut off, blocked or to be gone on with. So the client keeps what came,
+/// and reads that it may not be whole.
+const INCOMPLETE: &str = "length";
+
 /// What names an answer: the same in every rendering, since it derives from the request record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {

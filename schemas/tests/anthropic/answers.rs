@@ -98,8 +98,8 @@ fn every_end_has_a_reason() {
     for (stop_reason, finish_reason) in [
         ("end_turn", "stop"),
         ("stop_sequence", "stop"),
-        ("pause_turn", "stop"),
-        ("yet_to_come", "stop"),
+        ("pause_turn", "length"),
+        ("yet_to_come", "length"),
         ("max_tokens", "length"),
         ("model_context_window_exceeded", "length"),
         ("tool_use", "tool_calls"),
@@ -166,6 +166,8 @@ fn an_end_is_written_in_anthropics_words() {
     assert_eq!(reason(Some("function_call"), true), "tool_use");
     assert_eq!(reason(Some("stop"), true), "tool_use");
     assert_eq!(reason(Some("length"), true), "max_tokens");
+    assert_eq!(reason(Some("yet_to_come"), false), "max_tokens");
+    assert_eq!(reason(Some("yet_to_come"), true), "max_tokens");
     assert_eq!(reason(None, false), "end_turn");
 }
 

@@ -215,6 +215,8 @@ fn finish_reasons_are_openais_and_what_is_no_end_is_an_error() {
         ("PROHIBITED_CONTENT", "content_filter"),
         ("SPII", "content_filter"),
         ("IMAGE_SAFETY", "content_filter"),
+        ("MODEL_ARMOR", "content_filter"),
+        ("NEVER_HEARD_OF", "length"),
     ];
     for (reason, expected) in cases {
         let answer = read_answer(&finished(reason)).unwrap();
@@ -224,8 +226,11 @@ fn finish_reasons_are_openais_and_what_is_no_end_is_an_error() {
         "MALFORMED_FUNCTION_CALL",
         "UNEXPECTED_TOOL_CALL",
         "TOO_MANY_TOOL_CALLS",
+        "MALFORMED_RESPONSE",
+        "MISSING_THOUGHT_SIGNATURE",
+        "NO_IMAGE",
+        "IMAGE_OTHER",
         "OTHER",
-        "NEVER_HEARD_OF",
     ] {
         let error = read_answer(&finished(reason)).unwrap_err();
         assert_eq!((error.status, is_malformed(&error)), (502, false));

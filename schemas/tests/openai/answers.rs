@@ -140,7 +140,9 @@ fn finish_reasons_are_openais_words() {
         ("function_call", "tool_calls"),
         ("model_length", "length"),
         ("eos", "stop"),
-        ("something_new", "something_new"),
+        ("STOP", "stop"),
+        ("tool_use", "tool_calls"),
+        ("something_new", "length"),
     ] {
         let chunk = json!({"choices": [{"delta": {}, "finish_reason": word}]});
         let said = read_event(chunk.to_string().as_bytes()).unwrap();

@@ -27,14 +27,17 @@ pub use stream_writer::StreamWriter;
 pub use usage::{count_tokens_json, read_count};
 pub use writer::write_request;
 
-/// Why an answer ended, in the internal words; what we do not know is a plain end.
+use super::INCOMPLETE;
+
+/// Why an answer ended, in the internal words.
 fn finish_reason(stop_reason: &str) -> &'static str {
     match stop_reason {
+        "end_turn" | "stop_sequence" => "stop",
         "max_tokens" | "model_context_window_exceeded" => "length",
         "tool_use" => "tool_calls",
         "refusal" => "content_filter",
-        // `end_turn`, `stop_sequence`, and `pause_turn`, which only the provider's own tools cause.
-        _ => "stop",
+        // `pause_turn`, which only the provider's own tools cause, and what may be added.
+        _ => INCOMPLETE,
     }
 }
 
@@ -42,10 +45,11 @@ fn finish_reason(stop_reason: &str) -> &'static str {
 /// dialect runs it only when it reads `tool_use`.
 fn stop_reason(finish_reason: Option<&str>, has_tools: bool) -> &'static str {
     match finish_reason {
-        Some("length") => "max_tokens",
+        Some("stop") | None if has_tools => "tool_use",
+        Some("stop") | None => "end_turn",
         Some("tool_calls" | "function_call") => "tool_use",
         Some("content_filter") => "refusal",
-        _ if has_tools => "tool_use",
-        _ => "end_turn",
+        // `length`; that there is no other word is no reason to say that the answer is whole.
+        Some(_) => "max_tokens",
     }
 }

@@ -7,7 +7,7 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::error;
-use crate::dialect::{fault, json};
+use crate::dialect::{INCOMPLETE, fault, json};
 use crate::event::{Channel, ErrorBody, Piece, Usage};
 use crate::fold::Text;
 use crate::model::{Answer, Said};
@@ -55,8 +55,8 @@ impl StreamReader {
     /// # Errors
     /// - The error of an error event, as [`super::read_error`] tells it.
     /// - 400, when the prompt was blocked; [`is_content_policy`](crate::dialect::openai::is_content_policy) holds for it.
-    /// - 502, when the answer ends for a reason that makes it no answer (a call of a function that nobody can read, or a reason
-    ///   that is not known), or has a part that no dialect of ours can say, such as a picture. The answer is not whole then.
+    /// - 502, when the answer ends for a reason that makes it no answer (such as a call of a function that nobody can read), or
+    ///   has a part that no dialect of ours can say, such as a picture. The answer is not whole then.
     /// - When the data is no such event at all, an error for which [`is_malformed`](crate::dialect::is_malformed) holds.
     pub fn read(&mut self, data: &[u8]) -> Result<Said, ErrorBody> {
         let response = Response::parse(data)?;
@@ -164,8 +164,8 @@ pub fn read_answer(body: &[u8]) -> Result<Answer, ErrorBody> {
 /// Why a choice ended, in OpenAI's words; none when it has not.
 ///
 /// The names are those of `Candidate.FinishReason` (<https://ai.google.dev/api/generate-content#FinishReason>). `STOP` is said of
-/// calls, too, and in an event of its own behind them. What is no end of an answer is an error: a client would take any finish
-/// reason for one.
+/// calls, too, and in an event of its own behind them. What makes it no answer is an error: a client would take any
+/// finish reason for the end of one.
 fn finish_reason(reason: &str, called: bool) -> Result<Option<&'static str>, ErrorBody> {
     Ok(Some(match reason {
         "" | "FINISH_REASON_UNSPECIFIED" => return Ok(None),
@@ -180,13 +180,20 @@ fn finish_reason(reason: &str, called: bool) -> Result<Option<&'static str>, Err
         | "SPII"
         | "IMAGE_SAFETY"
         | "IMAGE_PROHIBITED_CONTENT"
-        | "IMAGE_RECITATION" => "content_filter",
-        // `MALFORMED_FUNCTION_CALL`, `UNEXPECTED_TOOL_CALL`, `TOO_MANY_TOOL_CALLS`, `OTHER`, and what may be added.
-        other => {
-            let reason = fault::safe(other);
+        | "IMAGE_RECITATION"
+        | "MODEL_ARMOR" => "content_filter",
+        "MALFORMED_FUNCTION_CALL"
+        | "UNEXPECTED_TOOL_CALL"
+        | "TOO_MANY_TOOL_CALLS"
+        | "MALFORMED_RESPONSE"
+        | "MISSING_THOUGHT_SIGNATURE"
+        | "NO_IMAGE"
+        | "IMAGE_OTHER"
+        | "OTHER" => {
             let message = format!("the provider gave its answer up: {reason}");
             return Err(ErrorBody::upstream_failed(message));
         }
+        _ => INCOMPLETE,
     }))
 }
 

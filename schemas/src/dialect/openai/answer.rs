@@ -111,7 +111,8 @@ fn read_text(object: &Object<'_>, form: Form) -> Result<Text, ErrorBody> {
             (Form::Chat, None, _) => return Err(fault::malformed("a choice without `message`")),
             (Form::Text, _, None) => return Err(fault::malformed("a choice without `text`")),
         }
-        if let Some(reason) = choice.finish_reason.and_then(json::string) {
+        let reason = choice.finish_reason.and_then(json::string);
+        if let Some(reason) = reason.filter(|reason| !reason.is_empty()) {
             pieces.push(Piece {
                 choice: index,
                 channel: Channel::Finish,

@@ -1,11 +1,12 @@
 //! Finish reasons: the words of those who speak OpenAI's dialect, as OpenAI has them.
 
 use super::chunk::{self, Form};
+use crate::dialect::INCOMPLETE;
 use crate::event::{Channel, ErrorBody, Piece};
 use crate::model::Said;
 
 /// Makes a piece what the form between dialects allows: a finish reason becomes one of OpenAI's
-/// words, where we know what the provider means by its own.
+/// words.
 ///
 /// # Errors
 /// When the reason is a failure of the provider: the answer is not whole, whatever came.
@@ -13,17 +14,19 @@ pub(super) fn to_model(piece: &mut Piece) -> Result<(), ErrorBody> {
     if piece.channel != Channel::Finish {
         return Ok(());
     }
-    let reason = match piece.text.as_str() {
-        "function_call" => "tool_calls",
+    // Some servers write them as the API has them that they stand for: `STOP`.
+    let reason = match piece.text.to_ascii_lowercase().as_str() {
+        "stop" | "eos" | "eos_token" | "end_turn" | "stop_sequence" => "stop",
         // Mistral's, and those of servers that show their own.
-        "model_length" | "max_tokens" => "length",
-        "eos" | "eos_token" | "end_turn" | "stop_sequence" => "stop",
+        "length" | "model_length" | "max_tokens" => "length",
+        "tool_calls" | "function_call" | "tool_use" => "tool_calls",
+        "content_filter" => "content_filter",
         // DeepSeek's when it is out of machines, and those of servers that gave up.
         "insufficient_system_resource" | "error" | "abort" => {
             let message = format!("the provider ended the answer with `{}`", piece.text);
             return Err(ErrorBody::upstream_failed(message));
         }
-        _ => return Ok(()),
+        _ => INCOMPLETE,
     };
     reason.clone_into(&mut piece.text);
     Ok(())
