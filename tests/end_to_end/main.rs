@@ -15,6 +15,7 @@ mod drain;
 mod faults;
 mod frozen;
 mod health;
+mod http2;
 mod kill;
 mod limits;
 mod outage;

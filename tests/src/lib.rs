@@ -1,5 +1,5 @@
 //! The harness of the end-to-end tests and of the benchmarks: a mock upstream that can be told to
-//! behave or to fail ([`mock`], [`fault`]), a load generator ([`load`]) and a receiver of
+//! behave or to fail ([`mock`], [`fault`]), another behind TLS ([`secure`]), a load generator ([`load`]) and a receiver of
 //! telemetry ([`otlp`]), none of which knows Lockgate: they speak to it as a client and answer it as
 //! a provider. [`harness`] starts it.
 
@@ -8,6 +8,7 @@ pub mod harness;
 pub mod load;
 pub mod mock;
 pub mod otlp;
+pub mod secure;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
