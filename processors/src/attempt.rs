@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::adapters::failure::Failure;
 use crate::adapters::operation::{self, Operation};
-use crate::adapters::{Ask, Calling, Step};
+use crate::adapters::{Ask, Calling, Prefix, Step};
 use crate::config::Deployment;
 use crate::gate::Permit;
 use crate::request::{Job, Outcome, micros};
@@ -123,11 +123,13 @@ impl Job<'_> {
         prefix: Option<&str>,
         span: &tracing::Span,
     ) -> Called {
-        if prefix.is_none() {
-            self.assembly.begin(operation, body, &deployment.model);
+        let prefix = if let Some(text) = prefix {
+            let tokens = self.assembly.go_on();
+            Some(Prefix { text, tokens })
         } else {
-            self.assembly.go_on();
-        }
+            self.assembly.begin(operation, body, &deployment.model);
+            None
+        };
         let mut calling = deployment.adapter.call(&Ask {
             id: self.task.request.id,
             traceparent: trace::onward(span, self.task.traceparent.as_ref()),

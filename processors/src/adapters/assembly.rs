@@ -19,6 +19,8 @@ use super::wire::Whole;
 #[derive(Debug)]
 pub(crate) struct Assembly {
     came: Came,
+    /// What of it attempts before this one wrote.
+    before: Before,
     rendering: Box<dyn Rendering>,
 }
 
@@ -40,6 +42,13 @@ pub(crate) struct Came {
     prompt_bytes: usize,
     /// For the client, and not yet taken.
     chunks: VecDeque<Chunk>,
+}
+
+/// The length of a beginning that is gone on with.
+#[derive(Debug, Clone, Copy, Default)]
+struct Before {
+    bytes: usize,
+    tokens: i64,
 }
 
 impl Came {
@@ -111,6 +120,7 @@ impl Assembly {
                 prompt_bytes: 0,
                 chunks: VecDeque::new(),
             },
+            before: Before::default(),
             // Nothing comes before `begin`.
             rendering: rendering::of_nothing(),
         }
@@ -126,6 +136,7 @@ impl Assembly {
         came.deployed = Arc::clone(model);
         came.prompt_bytes = operation.prompt_bytes();
         came.chunks.clear();
+        self.before = Before::default();
         self.rendering = rendering::of(operation, body);
     }
 
@@ -184,11 +195,21 @@ impl Assembly {
         self.came.assembler.text().is_empty()
     }
 
-    /// Another attempt goes on with the text so far.
-    pub(crate) fn go_on(&mut self) {
+    /// Another attempt goes on with the text so far; how many tokens that is: for each attempt as estimated, and no fewer than
+    /// reported.
+    pub(crate) fn go_on(&mut self) -> i64 {
+        let bytes = self.came.assembler.text().written_bytes();
+        let estimate = openai::estimate_tokens(bytes.saturating_sub(self.before.bytes));
+        let reported = self.reported().map_or(0, |usage| usage.completion_tokens);
+        self.before = Before {
+            bytes,
+            tokens: self.before.tokens.saturating_add(reported.max(estimate)),
+        };
         self.came.usage = None;
+        self.came.assembler.forget_usage();
         // Chunks not yet taken stay: their text is part of what is gone on with.
         self.rendering.go_on(&self.came);
+        self.before.tokens
     }
 
     /// The text so far, if another deployment could go on with it: there is some, nothing but text in the first choice, and
@@ -252,23 +273,58 @@ mod tests {
     use super::*;
     use crate::samples::request;
 
-    #[test]
-    fn what_is_gone_on_with_reaches_the_client_though_the_call_was_cut_before_it_was_taken() {
-        let body = Bytes::from_static(
-            br#"{"model":"m","stream":true,"messages":[{"role":"user","content":"hi"}]}"#,
-        );
+    const BODY: &[u8] =
+        br#"{"model":"m","stream":true,"messages":[{"role":"user","content":"hi"}]}"#;
+
+    fn assembly() -> Assembly {
+        let body = Bytes::from_static(BODY);
         let operation =
             Operation::parse(Endpoint::ChatCompletions, Dialect::OpenAi, &body).unwrap();
         let mut assembly = Assembly::new(&request());
         assembly.begin(&operation, &body, &"m".into());
-        let event = br#"{"id":"x","choices":[{"index":0,"delta":{"content":"Hel"}}]}"#;
-        assembly.event(&Bytes::from_static(event)).unwrap();
+        assembly
+    }
+
+    fn say(assembly: &mut Assembly, event: &str) {
+        assembly.event(&Bytes::from(event.to_owned())).unwrap();
+    }
+
+    #[test]
+    fn what_is_gone_on_with_reaches_the_client_though_the_call_was_cut_before_it_was_taken() {
+        let mut assembly = assembly();
+        say(
+            &mut assembly,
+            r#"{"id":"x","choices":[{"index":0,"delta":{"content":"Hel"}}]}"#,
+        );
         assert_eq!(assembly.prefix().as_deref(), Some("Hel"));
-        assembly.go_on();
+        assert_eq!(assembly.go_on(), 1);
         let (chunk, token) = assembly
             .chunk()
             .expect("the text that the next call begins with");
         assert!(token);
         assert_eq!(chunk.pieces[0].text, "Hel");
+    }
+
+    #[test]
+    fn the_tokens_of_a_beginning_are_those_of_all_who_wrote_it() {
+        let mut assembly = assembly();
+        let forty = "x".repeat(40);
+        let text = format!(r#"{{"choices":[{{"index":0,"delta":{{"content":"{forty}"}}}}]}}"#);
+        say(&mut assembly, &text);
+        assert_eq!(assembly.go_on(), 10, "estimated");
+        say(&mut assembly, &text);
+        let usage = r#"{"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":30,"total_tokens":37}}"#;
+        say(&mut assembly, usage);
+        assert_eq!(assembly.go_on(), 40, "as reported");
+        assert_eq!(assembly.go_on(), 40, "nothing came");
+        let lags = usage.replace("30", "3");
+        say(&mut assembly, &text);
+        say(&mut assembly, &lags);
+        assert_eq!(assembly.go_on(), 50, "what is reported lags behind");
+        assert_eq!(
+            assembly.whole_usage().completion_tokens,
+            30,
+            "all that came"
+        );
     }
 }

@@ -68,7 +68,16 @@ pub(crate) struct Ask<'a> {
     /// Further attributes of the request.
     pub(crate) attributes: &'a BTreeMap<String, String>,
     /// The beginning of the answer, to be continued; only for adapters that can.
-    pub(crate) prefix: Option<&'a str>,
+    pub(crate) prefix: Option<Prefix<'a>>,
+}
+
+/// The beginning of an answer that another call goes on with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Prefix<'a> {
+    /// What the client has.
+    pub(crate) text: &'a str,
+    /// Tokens of it, as reported or estimated: they are off the client's limit.
+    pub(crate) tokens: i64,
 }
 
 /// A call in progress.

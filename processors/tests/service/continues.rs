@@ -234,6 +234,69 @@ async fn an_answer_that_the_client_began_goes_on_in_the_same_message() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_rest_may_be_as_long_as_the_limit_leaves() {
+    // 40 bytes are estimated at 10 tokens.
+    const FIRST: Texts = &["It was a dark ", "and stormy night, and no "];
+    let messages = json!([{"role": "user", "content": "hello"}]);
+    let body =
+        |limit: &str, tokens: i64| json!({"stream": true, "messages": messages, limit: tokens});
+    let chat = |limit, tokens| asks(Endpoint::ChatCompletions, body(limit, tokens));
+    for goes_on in [Api::OpenAi, Api::DeepSeek, Api::Anthropic] {
+        for (request, name, left) in [
+            (chat("max_tokens", 100), "max_tokens", 90),
+            (chat("max_tokens", 5), "max_tokens", 1),
+            (
+                chat("max_completion_tokens", 100),
+                "max_completion_tokens",
+                90,
+            ),
+            (
+                asks(Endpoint::Messages, body("max_tokens", 100)),
+                "max_tokens",
+                90,
+            ),
+        ] {
+            let first = (Api::OpenAi, FIRST);
+            let (answer, call) = joined(&request, first, (goes_on, &["dogs"])).await;
+            assert_eq!(answer.fold.end, Some(End::Completed));
+            // Only OpenAI has the newer name.
+            let name = match goes_on {
+                Api::OpenAi => name,
+                _ => "max_tokens",
+            };
+            assert_eq!(call.body[name], left, "{goes_on:?}: {}", call.body);
+        }
+    }
+    let (_, call) = joined(
+        &request(true),
+        (Api::OpenAi, FIRST),
+        (Api::OpenAi, &["dogs"]),
+    )
+    .await;
+    assert!(call.body.get("max_tokens").is_none(), "{}", call.body);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_cut_provider_reported_is_off_the_limit() {
+    let reported =
+        r#"{"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":60,"total_tokens":67}}"#;
+    let first = Upstream::start(move |_| {
+        let mut acts = begun(Api::OpenAi);
+        acts.extend([token("Hel"), event(reported), Act::Close]);
+        acts
+    })
+    .await;
+    let mut second = Upstream::start(|_| whole(Api::OpenAi, &["lo"])).await;
+    let rig = Rig::new().await;
+    let _processors = rig.start(pair((Api::OpenAi, &first), (Api::OpenAi, &second)));
+    let asked = json!({"stream": true, "max_tokens": 100, "messages": [{"role": "user", "content": "hello"}]});
+    let asked = asks(Endpoint::ChatCompletions, asked);
+    let answer = rig.answer(rig.submit(&asked).await).await;
+    assert_chat_says(&answer, "Hello");
+    assert_eq!(second.call().await.body["max_tokens"], 40);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_message_of_more_than_text_ends_with_the_error_of_the_cut() {
     let thoughts = || {
         let mut acts = begun(Api::Anthropic);

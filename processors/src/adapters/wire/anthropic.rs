@@ -79,7 +79,7 @@ impl Wire for Anthropic {
                 let reader = MessageReader {
                     stream: anthropic::StreamReader::default(),
                     // Blanks at the end of a beginning are not sent: Anthropic refuses them.
-                    seam: Seam::of(ask.prefix),
+                    seam: Seam::of(ask.prefix.map(|prefix| prefix.text)),
                 };
                 Outgoing::other(&self.messages, body, reader)
             }

@@ -6,7 +6,7 @@ use schemas::model::{Chat, Message, Part, Role, Said};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::adapters::Ask;
+use crate::adapters::{Ask, Prefix};
 
 /// How servers of OpenAI's dialect are told that the last message is a beginning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,47 +17,77 @@ pub(super) enum Mark {
     All,
 }
 
-/// `body` with the beginning of the answer as its last message. One that is itself marked as a beginning
-/// becomes longer. As it is when it cannot be read.
-pub(super) fn append(body: &[u8], prefix: &str, mark: Mark) -> Bytes {
+/// `body` with the beginning of the answer as its last message, and what is left of its limit. A message that is itself
+/// marked as a beginning becomes longer. As it is when it cannot be read.
+pub(super) fn append(body: &[u8], prefix: Prefix<'_>, mark: Mark) -> Bytes {
     appended(body, prefix, mark).unwrap_or_else(|| Bytes::copy_from_slice(body))
 }
 
-fn appended(body: &[u8], prefix: &str, mark: Mark) -> Option<Bytes> {
+fn appended(body: &[u8], prefix: Prefix<'_>, mark: Mark) -> Option<Bytes> {
     #[derive(Deserialize)]
     struct Members<'b> {
         #[serde(borrow)]
         messages: &'b RawValue,
+        #[serde(borrow)]
+        max_tokens: Option<&'b RawValue>,
+        #[serde(borrow)]
+        max_completion_tokens: Option<&'b RawValue>,
     }
     let members: Members<'_> = serde_json::from_slice(body).ok()?;
-    let raw = members.messages.get();
-    let mut messages: Vec<&RawValue> = serde_json::from_str(raw).ok()?;
-    let begun = messages.last().and_then(|last| longer(last, prefix));
+    let mut changes = vec![(members.messages, begun(members.messages, prefix, mark)?)];
+    for limit in [members.max_tokens, members.max_completion_tokens] {
+        if let Some(limit) = limit
+            && let Ok(tokens) = limit.get().parse()
+        {
+            changes.push((limit, left_of(tokens, prefix).to_string()));
+        }
+    }
+    // The raw values are parts of the body: this is where they stand.
+    let place = |raw: &RawValue| raw.get().as_ptr() as usize - body.as_ptr() as usize;
+    changes.sort_by_key(|(raw, _)| place(raw));
+    let grown: usize = changes.iter().map(|(_, with)| with.len()).sum();
+    let mut text = Vec::with_capacity(body.len() + grown);
+    let mut done = 0;
+    for (raw, with) in changes {
+        let start = place(raw);
+        text.extend_from_slice(&body[done..start]);
+        text.extend_from_slice(with.as_bytes());
+        done = start + raw.get().len();
+    }
+    text.extend_from_slice(&body[done..]);
+    Some(Bytes::from(text))
+}
+
+/// `messages` with the beginning as the last one, and behind them what `mark` says of it.
+fn begun(messages: &RawValue, prefix: Prefix<'_>, mark: Mark) -> Option<String> {
+    let mut messages: Vec<&RawValue> = serde_json::from_str(messages.get()).ok()?;
+    let begun = messages.last().and_then(|last| longer(last, prefix.text));
     let last = match begun {
         Some(begun) => {
             messages.pop();
             begun
         }
         None => {
-            serde_json::json!({"role": "assistant", "content": prefix, "prefix": true}).to_string()
+            let text = prefix.text;
+            serde_json::json!({"role": "assistant", "content": text, "prefix": true}).to_string()
         }
     };
-    // The raw value is a part of the body: this is where it stands.
-    let start = raw.as_ptr() as usize - body.as_ptr() as usize;
-    let mut text = Vec::with_capacity(body.len() + last.len() + 128);
-    text.extend_from_slice(&body[..start]);
-    text.push(b'[');
+    let mut text = "[".to_owned();
     for message in messages {
-        text.extend_from_slice(message.get().as_bytes());
-        text.push(b',');
+        text.push_str(message.get());
+        text.push(',');
     }
-    text.extend_from_slice(last.as_bytes());
-    text.push(b']');
+    text.push_str(&last);
+    text.push(']');
     if mark == Mark::All {
-        text.extend_from_slice(br#","continue_final_message":true,"add_generation_prompt":false"#);
+        text.push_str(r#","continue_final_message":true,"add_generation_prompt":false"#);
     }
-    text.extend_from_slice(&body[start + raw.len()..]);
-    Some(Bytes::from(text))
+    Some(text)
+}
+
+/// What is left of a limit behind `prefix`: at least one token, which no provider refuses.
+fn left_of(limit: i64, prefix: Prefix<'_>) -> i64 {
+    limit.saturating_sub(prefix.tokens).max(1)
 }
 
 /// `message` with `more` after its text, if it is the beginning of an answer.
@@ -69,7 +99,7 @@ fn longer(message: &RawValue, more: &str) -> Option<String> {
     Some(message.to_string())
 }
 
-/// What is asked of the model in the form between dialects, the beginning of the answer included.
+/// What is asked of the model in the form between dialects: the rest of the answer, when it has a beginning.
 ///
 /// # Errors
 /// As [`crate::adapters::operation::Operation::chat`].
@@ -78,16 +108,17 @@ pub(super) fn chat(ask: &Ask<'_>) -> Result<Chat, ErrorBody> {
     let Some(prefix) = ask.prefix else {
         return Ok(chat);
     };
+    chat.tokens_max = chat.tokens_max.map(|limit| left_of(limit, prefix));
     let last = chat.messages.last_mut();
     if let Some(last) = last.filter(|last| last.is_prefix)
         && let Some(Part::Text(text)) = last.parts.last_mut()
     {
-        text.push_str(prefix);
+        text.push_str(prefix.text);
     } else {
         chat.messages.push(Message {
             role: Role::Assistant,
             name: None,
-            parts: vec![Part::Text(prefix.to_owned())],
+            parts: vec![Part::Text(prefix.text.to_owned())],
             is_prefix: true,
         });
     }

@@ -5,7 +5,39 @@ use serde_json::{Value, json};
 use super::*;
 
 fn appended(body: &str, prefix: &str, mark: Mark) -> Value {
+    let prefix = Prefix {
+        text: prefix,
+        tokens: 30,
+    };
     serde_json::from_slice(&append(body.as_bytes(), prefix, mark)).unwrap()
+}
+
+#[test]
+fn the_rest_has_what_is_left_of_the_limit() {
+    let messages = r#""messages":[{"role":"user","content":"hi"}]"#;
+    for (limits, left) in [
+        (r#""max_tokens":100"#, json!([70, null])),
+        (r#""max_completion_tokens":100"#, json!([null, 70])),
+        (
+            r#""max_tokens": 31 ,"max_completion_tokens":null"#,
+            json!([1, null]),
+        ),
+        (
+            r#""max_tokens":30,"max_completion_tokens":29"#,
+            json!([1, 1]),
+        ),
+        (r#""top_p":1"#, json!([null, null])),
+    ] {
+        let before = format!("{{{limits},{messages}}}");
+        let behind = format!("{{{messages} , {limits}}}");
+        for body in [before, behind] {
+            let asked = appended(&body, "x", Mark::All);
+            let both = json!([asked["max_tokens"], asked["max_completion_tokens"]]);
+            assert_eq!(both, left, "{body}");
+            assert_eq!(asked["messages"][1]["content"], "x", "{body}");
+            assert_eq!(asked["continue_final_message"], true, "{body}");
+        }
+    }
 }
 
 #[test]

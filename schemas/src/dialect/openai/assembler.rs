@@ -84,6 +84,11 @@ impl Assembler {
         &self.text
     }
 
+    /// Forgets the usage: another attempt goes on with what came, and tells its own.
+    pub fn forget_usage(&mut self) {
+        self.usage = None;
+    }
+
     /// Usage as reported so far.
     #[must_use]
     pub fn usage(&self) -> Option<Usage> {
