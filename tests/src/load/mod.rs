@@ -1,7 +1,8 @@
 //! A load generator over bare keep-alive connections, one per worker, in three modes:
 //! [`closed_loop`] (each worker sends its next request when it has its answer),
 //! [`constant_rate`] (requests are due by the clock, and a late one counts from when it was due:
-//! no coordinated omission), and [`streams`] (time to first token, gaps, transit of each token).
+//! no coordinated omission), and [`streams`] (time to first token, gaps, transit of each token);
+//! [`streams_in_turn`] compares streams of several kinds.
 //!
 //! Everything runs on the caller's runtime; for measurements that is a single-threaded one.
 
@@ -12,7 +13,7 @@ mod stream;
 mod tests;
 
 pub use report::{Errors, Quantiles, Report, StreamReport, Times};
-pub use stream::{Streams, streams};
+pub use stream::{Streams, streams, streams_in_turn};
 
 use std::io;
 use std::net::SocketAddr;

@@ -52,6 +52,8 @@ pub struct StreamReport {
     pub gap: Quantiles,
     /// From the mock's write of a token to the client's read of it; needs the directive `stamp`.
     pub transit: Quantiles,
+    /// From sending a request to the end of an answer that is not a 2xx.
+    pub refused: Quantiles,
     /// Everything that did not come whole.
     pub errors: Errors,
     /// Length of the measurement, in seconds.

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use serde::Deserialize;
 use tokio_util::task::TaskTracker;
@@ -56,40 +56,50 @@ pub async fn streams(target: &Target, streams: Streams, span: Span) -> io::Resul
                     &mut unmeasured
                 };
                 let body = target.body(numbers.fetch_add(1, Ordering::Relaxed));
-                match one(&mut client, body, into).await {
-                    Ok(tokens) if tokens == streams.tokens => into.streams += 1,
-                    Ok(_) => count_error(&mut into.errors, &Failure::BrokenStream),
-                    Err(failure) => {
-                        client.abandon();
-                        count_error(&mut into.errors, &failure);
-                    }
-                }
+                into.stream(&mut client, body, streams.tokens).await;
             }
             samples
         }));
     }
     let mut all = Samples::new();
     for worker in workers {
-        let samples = worker.await?;
-        all.streams += samples.streams;
-        all.tokens += samples.tokens;
-        all.first_token.merge(&samples.first_token);
-        all.gap.merge(&samples.gap);
-        all.transit.merge(&samples.transit);
-        for (name, count) in samples.errors {
-            *all.errors.entry(name).or_default() += count;
+        all.merge(worker.await?);
+    }
+    tasks.close();
+    Ok(all.report(begin.elapsed()))
+}
+
+/// Sends so many streams in a row to each target, again and again, one stream at a time. One report
+/// for each target, in their order: what is compared is measured under the same conditions.
+///
+/// # Errors
+/// When no connection can be made to begin with; later failures are counted.
+pub async fn streams_in_turn(
+    turns: &[(Target, usize)],
+    tokens: u64,
+    measured: Duration,
+) -> io::Result<Vec<StreamReport>> {
+    let tasks = TaskTracker::new();
+    let mut measurements = Vec::with_capacity(turns.len());
+    for (target, in_a_row) in turns {
+        let client = Client::connect(target, &tasks).await?;
+        measurements.push((target, *in_a_row, client, Samples::new()));
+    }
+    let begin = Instant::now();
+    let mut number = 0;
+    while begin.elapsed() < measured {
+        for (target, in_a_row, client, samples) in &mut measurements {
+            for _ in 0..*in_a_row {
+                samples.stream(client, target.body(number), tokens).await;
+                number += 1;
+            }
         }
     }
     tasks.close();
-    Ok(StreamReport {
-        streams: all.streams,
-        tokens: all.tokens,
-        first_token: all.first_token.quantiles(),
-        gap: all.gap.quantiles(),
-        transit: all.transit.quantiles(),
-        errors: all.errors,
-        seconds: begin.elapsed().as_secs_f64(),
-    })
+    let samples = measurements.into_iter().map(|(.., samples)| samples);
+    Ok(samples
+        .map(|samples| samples.report(begin.elapsed()))
+        .collect())
 }
 
 struct Samples {
@@ -98,6 +108,7 @@ struct Samples {
     first_token: Times,
     gap: Times,
     transit: Times,
+    refused: Times,
     errors: Errors,
 }
 
@@ -109,13 +120,58 @@ impl Samples {
             first_token: Times::new(),
             gap: Times::new(),
             transit: Times::new(),
+            refused: Times::new(),
             errors: Errors::new(),
+        }
+    }
+
+    /// Sends one stream, which is whole with so many tokens, and counts what becomes of it.
+    async fn stream(&mut self, client: &mut Client, body: Bytes, tokens: u64) {
+        let sent = Instant::now();
+        let failure = match one(client, body, self).await {
+            Ok(brought) if brought == tokens => {
+                self.streams += 1;
+                return;
+            }
+            Ok(_) => Failure::BrokenStream,
+            Err(failure) => failure,
+        };
+        match failure {
+            // Its body was read to the end, so the connection is as good as new.
+            Failure::Status(_) => self.refused.record(sent.elapsed()),
+            Failure::Transport | Failure::BrokenStream => client.abandon(),
+        }
+        count_error(&mut self.errors, &failure);
+    }
+
+    fn merge(&mut self, other: Self) {
+        self.streams += other.streams;
+        self.tokens += other.tokens;
+        self.first_token.merge(&other.first_token);
+        self.gap.merge(&other.gap);
+        self.transit.merge(&other.transit);
+        self.refused.merge(&other.refused);
+        for (name, count) in other.errors {
+            *self.errors.entry(name).or_default() += count;
+        }
+    }
+
+    fn report(self, measured: Duration) -> StreamReport {
+        StreamReport {
+            streams: self.streams,
+            tokens: self.tokens,
+            first_token: self.first_token.quantiles(),
+            gap: self.gap.quantiles(),
+            transit: self.transit.quantiles(),
+            refused: self.refused.quantiles(),
+            errors: self.errors,
+            seconds: measured.as_secs_f64(),
         }
     }
 }
 
 /// Reads one stream to its end; the number of tokens it brought.
-async fn one(client: &mut Client, body: bytes::Bytes, into: &mut Samples) -> Result<u64, Failure> {
+async fn one(client: &mut Client, body: Bytes, into: &mut Samples) -> Result<u64, Failure> {
     let sent = Instant::now();
     let mut body = client.send(body).await?.into_body();
     let mut inbox = BytesMut::new();

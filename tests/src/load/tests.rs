@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::{Span, Streams, Target, closed_loop, constant_rate, streams};
+use super::{Span, Streams, Target, closed_loop, constant_rate, streams, streams_in_turn};
 use crate::fault::{Fault, Refusing};
 use crate::mock::{Behaviour, Mock};
 
@@ -71,6 +71,34 @@ async fn streams_measure_first_token_gaps_and_transit() {
     assert!(report.first_token.p50_us >= 10_000.0, "{report:?}");
     assert!(report.gap.max_us >= 5_000.0, "{report:?}");
     assert!(report.transit.p50_us < 1_000_000.0, "{report:?}");
+}
+
+#[tokio::test]
+async fn streams_in_turn_are_told_apart_and_a_refusal_has_its_time() {
+    let mock = Mock::start().unwrap();
+    let target = |prompt| Target::chat(mock.addr(), "mock", prompt, true);
+    let turns = [
+        (target("mock:tokens=2"), 3),
+        (target("mock:status=503,first=5ms"), 1),
+    ];
+    let reports = streams_in_turn(&turns, 2, SPAN.measured).await.unwrap();
+    let [good, refused] = &reports[..] else {
+        panic!("{reports:?}");
+    };
+    assert!(good.errors.is_empty(), "{good:?}");
+    assert_eq!((refused.streams, good.refused.count), (0, 0));
+    assert_eq!(good.streams, 3 * refused.errors["503"]);
+    assert_eq!(refused.refused.count, refused.errors["503"]);
+    assert!(refused.refused.p50_us >= 5_000.0, "{refused:?}");
+    assert_eq!(mock.snapshot().connections, 2, "a refusal keeps its own");
+    let prompts: Vec<_> = mock.calls().into_iter().map(|call| call.prompt).collect();
+    let in_turn = ["tokens", "tokens", "tokens", "status", "tokens"];
+    assert!(
+        prompts
+            .iter()
+            .zip(in_turn)
+            .all(|(p, part)| p.contains(part))
+    );
 }
 
 #[tokio::test]

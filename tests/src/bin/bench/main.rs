@@ -1,10 +1,12 @@
 //! `bench`: measures Lockgate as `docs/benchmarks.md` reports it, and the parts it does so with.
 
 mod echo;
+mod failover;
 mod log;
 mod process;
 mod run;
 mod scenarios;
+mod soak;
 mod table;
 
 use std::io::Write as _;

@@ -6,9 +6,13 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
+
+use crate::failover;
+use crate::scenarios::MODEL;
 
 /// Clock ticks per second in `/proc/PID/stat`: a constant of Linux's interface (`USER_HZ`).
 const TICKS_PER_SECOND: f64 = 100.0;
@@ -271,7 +275,7 @@ fn render(
 ) -> String {
     // JSON is YAML, and needs no care for quotes.
     let (log, registry, store) = match log {
-        LogKind::Embedded => (serde_json::json!({ "kind": "embedded" }), None, None),
+        LogKind::Embedded => (json!({ "kind": "embedded" }), None, None),
         LogKind::Kafka {
             brokers,
             registry,
@@ -281,8 +285,8 @@ fn render(
                 let partitions = topic.partitions_kafka.min(4);
                 (topic.name.to_owned(), partitions.into())
             });
-            let partitions: serde_json::Map<String, serde_json::Value> = names.collect();
-            let log = serde_json::json!({
+            let partitions: serde_json::Map<String, Value> = names.collect();
+            let log = json!({
                 "kind": "kafka",
                 "brokers": brokers.split(',').collect::<Vec<_>>(),
                 "topic_prefix": format!("bench-{}.", uuid::Uuid::new_v4().simple()),
@@ -292,7 +296,7 @@ fn render(
             (log, registry.clone(), store.clone())
         }
     };
-    let config = serde_json::json!({
+    let config = json!({
         "server": { "listen": addr },
         "telemetry": { "listen": telemetry },
         "data_dir": data_dir,
@@ -300,15 +304,43 @@ fn render(
         "schema_registry": { "url": registry },
         "store": { "url": store },
         "results": { "bodies": bodies },
-        "providers": [{
-            "name": "mock",
-            "kind": "openai",
-            "base_url": format!("http://{upstream}/v1"),
-            "keys": [{ "env": "BENCH_UPSTREAM_KEY" }],
-        }],
-        "models": [{ "name": "bench", "deployments": [{ "provider": "mock", "model": "mock" }] }],
+        "providers": [
+            provider("mock", format!("http://{upstream}/v1")),
+            // What a path says to the mock counts more than what the prompt says.
+            provider("spare", format!("http://{upstream}/mock:ok/v1")),
+        ],
+        "models": [
+            model(MODEL, &[("mock", "mock")]),
+            {
+                "name": failover::IN_TIERS,
+                "strategy": "priority",
+                "deployments": [
+                    { "provider": "mock", "model": "first", "tier": 1 },
+                    { "provider": "spare", "model": "second", "tier": 2 },
+                ],
+            },
+            model(failover::GOOD, &[("mock", "a"), ("mock", "b"), ("mock", "c")]),
+            model(failover::FAILING, &[("mock", "a"), ("mock", "b"), ("mock", "mock:status=500")]),
+        ],
     });
     format!("{config:#}\n")
+}
+
+fn provider(name: &str, base_url: String) -> Value {
+    json!({
+        "name": name,
+        "kind": "openai",
+        "base_url": base_url,
+        "keys": [{ "env": "BENCH_UPSTREAM_KEY" }],
+    })
+}
+
+/// A model over these deployments, each a provider's name and its model.
+fn model(name: &str, deployments: &[(&str, &str)]) -> Value {
+    let deployments = deployments.iter();
+    let deployments =
+        deployments.map(|(provider, model)| json!({ "provider": provider, "model": model }));
+    json!({ "name": name, "deployments": deployments.collect::<Vec<_>>() })
 }
 
 /// An address that was free a moment ago.
@@ -362,7 +394,7 @@ mod tests {
             store: None,
         };
         let text = render(addr, addr, Path::new("/d"), &log, addr, "full");
-        let config: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let config: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(config["log"]["brokers"][1], "b:2");
         assert_eq!(config["log"]["partitions"]["responses"], 4);
         assert_eq!(config["log"]["partitions"]["control"], 1);

@@ -8,9 +8,11 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tests::load::{Quantiles, Report};
 
+use crate::failover::{self, Failover};
 use crate::log::LogReport;
 use crate::process::{Installation, LogKind, MockProcess, pin};
-use crate::scenarios::{self, Chat, Soak, Start, Stream};
+use crate::scenarios::{self, Chat, Start, Stream};
+use crate::soak::{self, Soak};
 use crate::table;
 
 /// Requests at a time in scenarios 1 and 2.
@@ -39,6 +41,9 @@ pub(crate) struct Arguments {
     /// Seconds of load over which memory must not grow (scenario 9 says 3600); not run without
     #[arg(long)]
     soak_seconds: Option<f64>,
+    /// Requests a second of that load
+    #[arg(long, default_value_t = 1000.0)]
+    soak_rate: f64,
     /// Folder for data, on the disk that is to be measured
     #[arg(long, default_value = "data/bench")]
     work_dir: PathBuf,
@@ -109,6 +114,7 @@ pub(crate) struct Results {
     /// One entry per round.
     pub(crate) chat: BTreeMap<(Subject, usize), Vec<Chat>>,
     pub(crate) streams: BTreeMap<Subject, Vec<Stream>>,
+    pub(crate) failover: BTreeMap<Subject, Vec<Failover>>,
     pub(crate) echo: BTreeMap<usize, Vec<Report>>,
     pub(crate) idle_mib: BTreeMap<Subject, Vec<f64>>,
     pub(crate) starts: Vec<(Subject, Start)>,
@@ -198,7 +204,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
         }
         for (subject, log) in &subjects {
             if let Err(error) = round(&setting, Some((*subject, log)), &mut results).await {
-                let scenario = format!("1–3, 9 on {}", subject.name());
+                let scenario = format!("1–3, 9, failover on {}", subject.name());
                 results.not_run(scenario, format!("{error:#}"));
             }
         }
@@ -215,7 +221,13 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
         starts(&setting, *subject, log, arguments.no_full_log, &mut results).await;
     }
     match arguments.soak_seconds {
-        Some(seconds) => match soak(&setting, Duration::from_secs_f64(seconds)).await {
+        Some(seconds) => match soak::measure(
+            &setting,
+            arguments.soak_rate,
+            Duration::from_secs_f64(seconds),
+        )
+        .await
+        {
             Ok(soak) => results.soak = Some(soak),
             Err(error) => results.not_run("9 under long load", format!("{error:#}")),
         },
@@ -238,7 +250,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     }
 }
 
-/// Scenarios 1, 2, 3 and the memory of 9, once.
+/// Scenarios 1, 2, 3, the memory of 9 and failover, once.
 async fn round(
     setting: &Setting,
     through: Option<(Subject, &LogKind)>,
@@ -270,6 +282,8 @@ async fn round(
     }
     let stream = scenarios::stream(setting, lockgate).await?;
     results.streams.entry(subject).or_default().push(stream);
+    let failover = failover::measure(setting, &installation).await?;
+    results.failover.entry(subject).or_default().push(failover);
     running.stop().await
 }
 
@@ -300,12 +314,4 @@ async fn starts(
             .extend(starts.into_iter().map(|start| (subject, start))),
         Err(error) => results.not_run("10 on a log of 1 GB", format!("{error:#}")),
     }
-}
-
-async fn soak(setting: &Setting, lasts: Duration) -> anyhow::Result<Soak> {
-    let installation = setting.install(&LogKind::Embedded, "full").await?;
-    let running = installation.start(setting.lockgate_core).await?;
-    let soak = scenarios::soak(setting, &installation, &running, lasts).await?;
-    running.stop().await?;
-    Ok(soak)
 }

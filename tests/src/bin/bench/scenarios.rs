@@ -13,13 +13,15 @@ use crate::log::LogReport;
 use crate::process::{Installation, LogKind, Running, last_lines, pinned};
 use crate::run::Setting;
 
+/// The model of every scenario but failover.
+pub(crate) const MODEL: &str = "bench";
 /// Streams at a time, tokens of each, and the time between two (scenario 3).
 const STREAMS: usize = 16;
 const STREAM_TOKENS: u64 = 64;
 const STREAM_PROMPT: &str = "mock:tokens=64,delay=20ms,stamp";
 const STREAM_LASTS: Duration = Duration::from_millis(64 * 20);
 /// What an instant answer is asked for with.
-const CHAT_PROMPT: &str = "Say hello mock:tokens=8";
+pub(crate) const CHAT_PROMPT: &str = "Say hello mock:tokens=8";
 /// Quiet before idle memory is read.
 const IDLE_AFTER: Duration = Duration::from_secs(5);
 /// Syncs measured on the bare disk.
@@ -62,25 +64,18 @@ pub(crate) struct Start {
     pub(crate) first_answers: Vec<Duration>,
 }
 
-/// One hour, or as long as was asked for, of load.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Soak {
-    /// Seconds since the begin, and MiB then.
-    pub(crate) pss_mib: Vec<(f64, f64)>,
-    pub(crate) report: Report,
-}
-
 /// Where load goes: straight to the mock, or through Lockgate.
 pub(crate) fn target(
     setting: &Setting,
     through: Option<&Installation>,
+    model: &str,
     prompt: &str,
     stream: bool,
 ) -> Target {
     match through {
-        None => Target::chat(setting.upstream, "mock", prompt, stream),
+        None => Target::chat(setting.upstream, model, prompt, stream),
         Some(installation) => {
-            Target::chat(installation.addr, "bench", prompt, stream).with_key(&installation.key)
+            Target::chat(installation.addr, model, prompt, stream).with_key(&installation.key)
         }
     }
 }
@@ -92,7 +87,7 @@ pub(crate) async fn chat(
     concurrency: usize,
 ) -> anyhow::Result<Chat> {
     let installation = through.map(|(installation, _)| installation);
-    let target = target(setting, installation, CHAT_PROMPT, false);
+    let target = target(setting, installation, MODEL, CHAT_PROMPT, false);
     load::closed_loop(&target, concurrency, at_once(setting.warm_up)).await?;
     let before = cpu(through)?;
     let report = load::closed_loop(&target, concurrency, at_once(setting.measured)).await?;
@@ -106,7 +101,7 @@ pub(crate) async fn stream(
     through: Option<(&Installation, &Running)>,
 ) -> anyhow::Result<Stream> {
     let installation = through.map(|(installation, _)| installation);
-    let target = target(setting, installation, STREAM_PROMPT, true);
+    let target = target(setting, installation, MODEL, STREAM_PROMPT, true);
     let streams = Streams {
         concurrency: STREAMS,
         tokens: STREAM_TOKENS,
@@ -123,32 +118,6 @@ pub(crate) async fn stream(
 pub(crate) async fn idle(running: &Running) -> anyhow::Result<f64> {
     tokio::time::sleep(IDLE_AFTER).await;
     running.pss_mib()
-}
-
-/// Scenario 9, for long: memory sampled all the while.
-pub(crate) async fn soak(
-    setting: &Setting,
-    installation: &Installation,
-    running: &Running,
-    lasts: Duration,
-) -> anyhow::Result<Soak> {
-    let target = target(setting, Some(installation), CHAT_PROMPT, false);
-    let begun = Instant::now();
-    let mut soak = Soak::default();
-    let load = load::closed_loop(&target, 10, at_once(lasts));
-    let mut load = std::pin::pin!(load);
-    let mut tick = tokio::time::interval(Duration::from_secs(10));
-    loop {
-        tokio::select! {
-            report = &mut load => {
-                soak.report = report?;
-                return Ok(soak);
-            }
-            _ = tick.tick() => {
-                soak.pss_mib.push((begun.elapsed().as_secs_f64(), running.pss_mib()?));
-            }
-        }
-    }
 }
 
 /// Scenario 10 on an empty log.
@@ -198,7 +167,7 @@ async fn fill(setting: &Setting, installation: &Installation) -> anyhow::Result<
     let noise: String = (0..FILL_PROMPT_BYTES)
         .map(|_| char::from(random.sample(rand::distr::Alphanumeric)))
         .collect();
-    let target = target(setting, Some(installation), &noise, false);
+    let target = target(setting, Some(installation), MODEL, &noise, false);
     let begun = Instant::now();
     while installation.data_bytes() < FULL_LOG_BYTES {
         let report = load::closed_loop(&target, 10, at_once(Duration::from_secs(2))).await?;
@@ -280,7 +249,7 @@ async fn in_own_process<T: serde::de::DeserializeOwned>(
     serde_json::from_slice(&output.stdout).context("unreadable result")
 }
 
-fn at_once(measured: Duration) -> Span {
+pub(crate) fn at_once(measured: Duration) -> Span {
     Span {
         warm_up: Duration::ZERO,
         measured,

@@ -5,19 +5,27 @@ use std::process::Command;
 
 use ::tests::load::{Errors, Quantiles};
 
+use crate::failover;
 use crate::log::WIDTHS;
 use crate::run::{CONCURRENCIES, Results, Setting, Subject};
 use crate::scenarios::{Chat, Stream, millis};
+use crate::soak;
 
 const SUBJECTS: [Subject; 3] = [Subject::Direct, Subject::Embedded, Subject::Kafka];
 /// Where a figure is missing.
-const NONE: &str = "–";
-/// Time after which memory may not grow any more, in seconds.
-const SETTLED_AFTER: f64 = 300.0;
+pub(crate) const NONE: &str = "–";
 
 pub(crate) fn render(setting: &Setting, results: &Results) -> String {
     let mut out = String::new();
-    let sections: [fn(&mut String, &Results); 5] = [chat, streams, memory, starts, log_alone];
+    let sections = [
+        chat,
+        streams,
+        failover::section,
+        memory,
+        soak::section,
+        starts,
+        log_alone,
+    ];
     header(&mut out, setting, results);
     for section in sections {
         section(&mut out, results);
@@ -27,7 +35,7 @@ pub(crate) fn render(setting: &Setting, results: &Results) -> String {
 }
 
 /// Writing to a string cannot fail; this says so once.
-fn line(out: &mut String, arguments: std::fmt::Arguments<'_>) {
+pub(crate) fn line(out: &mut String, arguments: std::fmt::Arguments<'_>) {
     if out.write_fmt(arguments).is_ok() {
         out.push('\n');
     }
@@ -204,7 +212,7 @@ fn streams(out: &mut String, results: &Results) {
 }
 
 fn memory(out: &mut String, results: &Results) {
-    if results.idle_mib.is_empty() && results.soak.is_none() {
+    if results.idle_mib.is_empty() {
         return;
     }
     line(out, format_args!("## Memory (scenario 9)\n"));
@@ -228,21 +236,6 @@ fn memory(out: &mut String, results: &Results) {
                 subject.name(),
                 show(median(idle, |mib| *mib), 0),
                 show(most, 0),
-            ),
-        );
-    }
-    if let Some(soak) = &results.soak {
-        let settled = soak.pss_mib.iter().find(|(at, _)| *at >= SETTLED_AFTER);
-        let last = soak.pss_mib.last();
-        line(
-            out,
-            format_args!(
-                "\n{:.0} s of load at 10 at a time, {:.0} req/s, errors {}: {} MiB after {SETTLED_AFTER} s, {} MiB in the end.",
-                soak.report.seconds,
-                soak.report.per_second,
-                errors([&soak.report.errors]),
-                show(settled.map(|(_, mib)| *mib), 1),
-                show(last.map(|(_, mib)| *mib), 1),
             ),
         );
     }
@@ -326,7 +319,7 @@ fn not_run(out: &mut String, results: &Results) {
     }
 }
 
-fn median<T>(rounds: &[T], figure: impl Fn(&T) -> f64) -> Option<f64> {
+pub(crate) fn median<T>(rounds: &[T], figure: impl Fn(&T) -> f64) -> Option<f64> {
     median_of(rounds, |round| Some(figure(round)))
 }
 
@@ -342,15 +335,15 @@ fn ratio(of: Option<f64>, to: Option<f64>) -> Option<f64> {
     Some(of? / to?)
 }
 
-fn difference(of: Option<f64>, to: Option<f64>) -> Option<f64> {
+pub(crate) fn difference(of: Option<f64>, to: Option<f64>) -> Option<f64> {
     Some(of? - to?)
 }
 
-fn show(figure: Option<f64>, digits: usize) -> String {
+pub(crate) fn show(figure: Option<f64>, digits: usize) -> String {
     figure.map_or(NONE.into(), |figure| format!("{figure:.digits$}"))
 }
 
-fn errors<'a>(rounds: impl IntoIterator<Item = &'a Errors>) -> String {
+pub(crate) fn errors<'a>(rounds: impl IntoIterator<Item = &'a Errors>) -> String {
     let mut all = Errors::new();
     for (name, count) in rounds.into_iter().flatten() {
         *all.entry(name.clone()).or_default() += count;
