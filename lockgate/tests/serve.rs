@@ -165,6 +165,16 @@ async fn alone_it_serves_the_scripted_model_and_stops_in_order() {
 }
 
 #[tokio::test]
+async fn its_memory_is_in_small_pages_whatever_the_system_prefers() {
+    let folder = tempfile::tempdir().unwrap();
+    let process = Process::start(folder.path(), &["serve"]);
+    process.ready().await;
+    let status = format!("/proc/{}/status", process.child.id());
+    let status = std::fs::read_to_string(status).unwrap();
+    assert!(status.contains("\nTHP_enabled:\t0\n"), "{status}");
+}
+
+#[tokio::test]
 async fn the_demo_prints_a_line_that_works_and_keeps_its_key() {
     let folder = tempfile::tempdir().unwrap();
     let mut keys = Vec::new();
