@@ -114,13 +114,9 @@ impl Installation {
             .prefix("bench-")
             .tempdir_in(work_dir)?;
         let addr = free_addr()?;
-        let telemetry = free_addr()?;
         let config = folder.path().join("lockgate.yaml");
         let data_dir = folder.path().join("data");
-        std::fs::write(
-            &config,
-            render(addr, telemetry, &data_dir, log, upstream, bodies),
-        )?;
+        std::fs::write(&config, render(addr, &data_dir, log, upstream, bodies))?;
         let mut installation = Self {
             binary: binary.into(),
             folder,
@@ -161,18 +157,47 @@ impl Installation {
 
     /// Starts all roles in one process and waits for the first good answer.
     pub(crate) async fn start(&self, core: Option<usize>) -> anyhow::Result<Running> {
-        let output = std::fs::File::create(self.folder.path().join("lockgate.log"))?;
         let begun = Instant::now();
-        let mut child = pinned(&self.binary, core)
-            .arg("serve")
+        let mut running = self.spawn("serve", core)?;
+        self.answers(std::slice::from_mut(&mut running)).await?;
+        running.first_answer = begun.elapsed();
+        Ok(running)
+    }
+
+    /// Starts each role in a process of its own and waits for the first good answer.
+    pub(crate) async fn start_roles(&self, core: Option<usize>) -> anyhow::Result<Vec<Running>> {
+        let roles = ["ingress", "processors", "sinks"].into_iter();
+        let running: anyhow::Result<Vec<Running>> =
+            roles.map(|role| self.spawn(role, core)).collect();
+        let mut running = running?;
+        self.answers(&mut running).await?;
+        Ok(running)
+    }
+
+    fn spawn(&self, role: &'static str, core: Option<usize>) -> anyhow::Result<Running> {
+        let output = std::fs::File::create(self.output_of(role))?;
+        let child = pinned(&self.binary, core)
+            .arg(role)
             .arg("--config")
             .arg(&self.config)
+            .env("LOCKGATE__TELEMETRY__LISTEN", free_addr()?.to_string())
             .env("BENCH_UPSTREAM_KEY", "sk-bench")
             .stdout(output.try_clone()?)
             .stderr(output)
             .spawn()
             .context("cannot start lockgate")?;
         let pid = child.id().context("lockgate ended at once")?;
+        Ok(Running {
+            role,
+            child,
+            pid,
+            first_answer: Duration::ZERO,
+        })
+    }
+
+    /// Waits for a good answer of these processes together.
+    async fn answers(&self, processes: &mut [Running]) -> anyhow::Result<()> {
+        let begun = Instant::now();
         let client = reqwest::Client::builder()
             .tcp_nodelay(true)
             .timeout(Duration::from_secs(5))
@@ -187,30 +212,34 @@ impl Installation {
                 .body(body);
             let last = match request.send().await {
                 Ok(response) if response.status().is_success() => {
-                    return Ok(Running {
-                        child,
-                        pid,
-                        first_answer: begun.elapsed(),
-                    });
+                    return Ok(());
                 }
                 Ok(response) => format!("status {}", response.status()),
                 Err(error) => error.to_string(),
             };
-            if let Some(status) = child.try_wait()? {
-                bail!("lockgate ended with {status}: {}", self.output());
+            for process in &mut *processes {
+                if let Some(status) = process.child.try_wait()? {
+                    let output = self.output(process.role);
+                    bail!("lockgate {} ended with {status}: {output}", process.role);
+                }
             }
             if begun.elapsed() > START_MAX {
+                let outputs = processes.iter().map(|process| self.output(process.role));
                 bail!(
                     "no good answer within {START_MAX:?}, the last was: {last}; {}",
-                    self.output()
+                    outputs.collect::<Vec<_>>().join("; ")
                 );
             }
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
 
-    fn output(&self) -> String {
-        let log = std::fs::read_to_string(self.folder.path().join("lockgate.log"));
+    fn output_of(&self, role: &str) -> PathBuf {
+        self.folder.path().join(format!("{role}.log"))
+    }
+
+    fn output(&self, role: &str) -> String {
+        let log = std::fs::read_to_string(self.output_of(role));
         last_lines(&log.unwrap_or_default())
     }
 }
@@ -218,6 +247,8 @@ impl Installation {
 /// Lockgate at work.
 #[derive(Debug)]
 pub(crate) struct Running {
+    /// The command that it runs.
+    pub(crate) role: &'static str,
     child: Child,
     pid: u32,
     /// From exec to the first good answer.
@@ -267,7 +298,6 @@ impl Running {
 
 fn render(
     addr: SocketAddr,
-    telemetry: SocketAddr,
     data_dir: &Path,
     log: &LogKind,
     upstream: SocketAddr,
@@ -298,11 +328,11 @@ fn render(
     };
     let config = json!({
         "server": { "listen": addr },
-        "telemetry": { "listen": telemetry },
         "data_dir": data_dir,
         "log": log,
         "schema_registry": { "url": registry },
         "store": { "url": store },
+        "objects": { "shared": true },
         "results": { "bodies": bodies },
         "providers": [
             provider("mock", format!("http://{upstream}/v1")),
@@ -393,7 +423,7 @@ mod tests {
             registry: Some("http://r".into()),
             store: None,
         };
-        let text = render(addr, addr, Path::new("/d"), &log, addr, "full");
+        let text = render(addr, Path::new("/d"), &log, addr, "full");
         let config: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(config["log"]["brokers"][1], "b:2");
         assert_eq!(config["log"]["partitions"]["responses"], 4);

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use tests::harness::Stack;
 use tests::load::{Quantiles, Report};
 
 use crate::failover::{self, Failover};
@@ -117,6 +118,8 @@ pub(crate) struct Results {
     pub(crate) failover: BTreeMap<Subject, Vec<Failover>>,
     pub(crate) echo: BTreeMap<usize, Vec<Report>>,
     pub(crate) idle_mib: BTreeMap<Subject, Vec<f64>>,
+    /// Role, alone in its process on Kafka.
+    pub(crate) idle_roles_mib: Vec<(&'static str, f64)>,
     pub(crate) starts: Vec<(Subject, Start)>,
     pub(crate) soak: Option<Soak>,
     pub(crate) log_alone: Option<LogReport>,
@@ -220,6 +223,10 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     for (subject, log) in &subjects {
         starts(&setting, *subject, log, arguments.no_full_log, &mut results).await;
     }
+    match idle_roles(&setting, &arguments).await {
+        Ok(idle) => results.idle_roles_mib = idle,
+        Err(error) => results.not_run("9 by role", format!("{error:#}")),
+    }
     match arguments.soak_seconds {
         Some(seconds) => match soak::measure(
             &setting,
@@ -250,6 +257,30 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     }
 }
 
+/// The idle memory of each role on Kafka, whose store several processes can use.
+async fn idle_roles(
+    setting: &Setting,
+    arguments: &Arguments,
+) -> anyhow::Result<Vec<(&'static str, f64)>> {
+    let brokers = arguments.kafka.clone().context("no `--kafka BROKERS`")?;
+    let stack = Stack::find().context("no stack that could make a database")?;
+    let store = stack.new_database(&format!("bench_{}", uuid::Uuid::new_v4().simple()))?;
+    let log = LogKind::Kafka {
+        brokers,
+        registry: arguments.registry.clone(),
+        store: Some(store),
+    };
+    let installation = setting.install(&log, "full").await?;
+    let running = installation.start_roles(setting.lockgate_core).await?;
+    let idle = scenarios::idle(&running).await?;
+    let roles = running.iter().map(|process| process.role);
+    let idle = roles.zip(idle).collect();
+    for process in running {
+        process.stop().await?;
+    }
+    Ok(idle)
+}
+
 /// Scenarios 1, 2, 3, the memory of 9 and failover, once.
 async fn round(
     setting: &Setting,
@@ -272,8 +303,8 @@ async fn round(
     };
     let installation = setting.install(log, "full").await?;
     let running = installation.start(setting.lockgate_core).await?;
-    let idle = scenarios::idle(&running).await?;
-    results.idle_mib.entry(subject).or_default().push(idle);
+    let idle = scenarios::idle(std::slice::from_ref(&running)).await?;
+    results.idle_mib.entry(subject).or_default().extend(idle);
     let lockgate = Some((&installation, &running));
     for concurrency in CONCURRENCIES {
         let chat = scenarios::chat(setting, lockgate, concurrency).await?;

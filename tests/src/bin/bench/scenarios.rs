@@ -114,10 +114,10 @@ pub(crate) async fn stream(
     Ok(Stream { report, cost })
 }
 
-/// Scenario 9, before any load: memory of a Lockgate that has answered once.
-pub(crate) async fn idle(running: &Running) -> anyhow::Result<f64> {
+/// Scenario 9, before any load: memory of each process of a Lockgate that has answered once.
+pub(crate) async fn idle(running: &[Running]) -> anyhow::Result<Vec<f64>> {
     tokio::time::sleep(IDLE_AFTER).await;
-    running.pss_mib()
+    running.iter().map(Running::pss_mib).collect()
 }
 
 /// Scenario 10 on an empty log.

@@ -218,7 +218,9 @@ fn memory(out: &mut String, results: &Results) {
     line(out, format_args!("## Memory (scenario 9)\n"));
     line(
         out,
-        format_args!("Proportional set size of the one process with all roles.\n"),
+        format_args!(
+            "Proportional set size of the one process with all roles, and of those with one role each.\n"
+        ),
     );
     line(
         out,
@@ -238,6 +240,11 @@ fn memory(out: &mut String, results: &Results) {
                 show(most, 0),
             ),
         );
+    }
+    for (role, idle) in &results.idle_roles_mib {
+        let kafka = Subject::Kafka.name();
+        let idle = show(Some(*idle), 0);
+        line(out, format_args!("| {kafka}, `{role}` | {idle} | {NONE} |"));
     }
     out.push('\n');
 }
