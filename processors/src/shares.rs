@@ -89,14 +89,14 @@ impl Shares {
         let models = self.work.models.load_full();
         let mut gates = models.gates();
         gates.retain(|gate| gate.limits().are_shared());
-        let Some(leases) = &self.leases else {
-            gates.into_iter().for_each(|gate| self.equal(gate));
-            return;
-        };
         let asking: Vec<&Gate> = gates.iter().copied().filter(|gate| which(gate)).collect();
         if asking.is_empty() {
             return;
         }
+        let Some(leases) = &self.leases else {
+            asking.into_iter().for_each(|gate| self.equal(gate));
+            return;
+        };
         let claims: Vec<Claim<'_>> = asking
             .iter()
             .map(|gate| Claim {
