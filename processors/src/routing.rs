@@ -83,30 +83,17 @@ impl Routing {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use runtime::config::{Api, Health, Http, Origin, Provider, ProviderKind, Timeouts};
+    use runtime::config::{Health, Origin, Provider, ProviderKind};
     use runtime::upstream::{Exception, Policy};
 
     use super::*;
+    use crate::samples;
 
     fn document(version: &str, origin: Origin) -> RoutingDocument {
-        let long = Duration::from_secs(60);
         RoutingDocument {
             providers: vec![Provider {
                 name: "p".into(),
-                kind: ProviderKind::Http(Http {
-                    api: Api::OpenAi,
-                    base_url: "http://127.0.0.1:1/v1".parse().unwrap(),
-                    api_version: None,
-                    keys: Vec::new(),
-                    timeouts: Timeouts {
-                        connect: long,
-                        first_token: long,
-                        idle: long,
-                        total: long,
-                    },
-                }),
+                kind: ProviderKind::Http(samples::http("http://127.0.0.1:1/v1")),
                 health: Health::default(),
                 continues: false,
             }],

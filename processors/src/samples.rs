@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use runtime::config::{Api, Http, Timeouts};
 use schemas::id::RequestId;
 use schemas::request::{Body, Dialect, Endpoint, Lane, OnDisconnect, OnTakeover, Request};
 use schemas::time::Timestamp;
@@ -31,5 +32,22 @@ pub(crate) fn request() -> Request {
         shadow_of: None,
         body: Body::Inline(Bytes::new()),
         attributes: BTreeMap::new(),
+    }
+}
+
+/// Settings of an OpenAI-like provider at `base_url`, without a key and with time enough.
+pub(crate) fn http(base_url: &str) -> Http {
+    let long = Duration::from_secs(60);
+    Http {
+        api: Api::OpenAi,
+        base_url: base_url.parse().unwrap(),
+        api_version: None,
+        keys: Vec::new(),
+        timeouts: Timeouts {
+            connect: long,
+            first_token: long,
+            idle: long,
+            total: long,
+        },
     }
 }

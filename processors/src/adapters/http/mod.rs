@@ -124,32 +124,18 @@ impl Adapter for Http {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use runtime::config::{self, Api, Timeouts};
     use runtime::upstream::Policy;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
     use super::*;
     use crate::adapters::wire;
+    use crate::samples;
 
     /// A deployment at `localhost`, called as `policy` has it.
     fn deployment(port: u16, policy: Option<Policy>) -> Http {
-        let long = Duration::from_secs(60);
-        let settings = config::Http {
-            api: Api::OpenAi,
-            base_url: format!("http://localhost:{port}/v1").parse().unwrap(),
-            api_version: None,
-            keys: Vec::new(),
-            timeouts: Timeouts {
-                connect: long,
-                first_token: long,
-                idle: long,
-                total: long,
-            },
-        };
-        let connections = Connections::new(long, policy).unwrap();
+        let settings = samples::http(&format!("http://localhost:{port}/v1"));
+        let connections = Connections::new(settings.timeouts.connect, policy).unwrap();
         let wire = wire::of(&settings, "m");
         let keys = Keys::new(Vec::new());
         Http::new(connections, wire, keys, &settings.base_url, false)
