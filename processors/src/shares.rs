@@ -94,7 +94,9 @@ impl Shares {
             return;
         }
         let Some(leases) = &self.leases else {
-            asking.into_iter().for_each(|gate| self.equal(gate));
+            for gate in asking {
+                gate.keep_to(Some(self.equal(gate)));
+            }
             return;
         };
         let claims: Vec<Claim<'_>> = asking
@@ -103,6 +105,7 @@ impl Shares {
                 name: gate.name(),
                 limits: gate.limits(),
                 demand: gate.demand(),
+                equal: self.equal(gate),
             })
             .collect();
         match leases.sync(&claims).await {
@@ -127,18 +130,18 @@ impl Shares {
                 self.work.metrics.lease_failed();
                 // Leases of all gates are in doubt, not only of those that asked.
                 for gate in gates {
-                    match self.when_down {
-                        LimitsWhenDown::Share => self.equal(gate),
-                        LimitsWhenDown::Refuse => gate.keep_to(None),
-                    }
+                    gate.keep_to(match self.when_down {
+                        LimitsWhenDown::Share => Some(self.equal(gate)),
+                        LimitsWhenDown::Refuse => None,
+                    });
                 }
             }
         }
     }
 
-    fn equal(&self, gate: &Gate) {
+    fn equal(&self, gate: &Gate) -> Part {
         let (rank, processes) = self.fleet.view().rank(gate.name(), &self.process);
-        gate.keep_to(Some(Part::equal(gate.limits(), rank, processes)));
+        Part::equal(gate.limits(), rank, processes)
     }
 
     async fn release(&self) {

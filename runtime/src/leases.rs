@@ -18,6 +18,8 @@ use crate::config;
 pub const LEASE: Duration = Duration::from_secs(5);
 /// What cannot be divided, such as a single call at once, goes on to the next who wants it after so long.
 const TURN: Duration = Duration::from_secs(2);
+/// Processes ask at least as often as this, twice over: then Redis, when it has lost its memory, has heard all of them again.
+const HEARD: Duration = Duration::from_secs(2);
 /// Longest wait for Redis: a part is good for several times that.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
 const SYNC: &str = include_str!("leases/sync.lua");
@@ -87,6 +89,8 @@ pub struct Claim<'a> {
     pub limits: &'a config::Limits,
     /// What this process wants.
     pub demand: Demand,
+    /// Its part if all were equal: the most that it gets while Redis cannot know all of them.
+    pub equal: Part,
 }
 
 /// Why there is no part to be had from Redis.
@@ -139,6 +143,7 @@ struct Wanted {
     limit: f64,
     used: f64,
     wanted: f64,
+    equal: f64,
     whole: bool,
 }
 
@@ -171,7 +176,7 @@ impl Leases {
         })
     }
 
-    /// Tells what this process wants and returns its parts, in the order of the claims, each good for [`LEASE`]. What it
+    /// Tells what this process wants, at least once a second, and returns its parts, in the order of the claims, each good for [`LEASE`]. What it
     /// has lost it must not use any more from now on; calls in progress stay its own.
     ///
     /// # Errors
@@ -190,6 +195,7 @@ impl Leases {
             call.arg(&self.process)
                 .arg(millis(LEASE))
                 .arg(millis(TURN))
+                .arg(millis(HEARD))
                 .arg(serde_json::to_string(&wanted(claim))?);
             pipeline.invoke_script(&call);
         }
@@ -244,11 +250,17 @@ fn millis(duration: Duration) -> u64 {
 }
 
 fn wanted(claim: &Claim<'_>) -> Dimensions<Wanted> {
-    let Claim { limits, demand, .. } = claim;
-    let rate = |limit: u64, wanted: f64| Wanted {
+    let Claim {
+        limits,
+        demand,
+        equal,
+        ..
+    } = claim;
+    let rate = |limit: u64, wanted: f64, equal: Option<f64>| Wanted {
         limit: limit as f64,
         used: 0.0,
         wanted: wanted.clamp(0.0, limit as f64),
+        equal: equal.unwrap_or(limit as f64),
         whole: false,
     };
     Dimensions {
@@ -256,14 +268,15 @@ fn wanted(claim: &Claim<'_>) -> Dimensions<Wanted> {
             limit: limit as f64,
             used: demand.calls_used as f64,
             wanted: demand.calls_wanted.min(limit) as f64,
+            equal: equal.calls.unwrap_or(limit) as f64,
             whole: true,
         }),
         requests: limits
             .requests_per_minute
-            .map(|limit| rate(limit, demand.requests_per_minute)),
+            .map(|limit| rate(limit, demand.requests_per_minute, equal.requests_per_minute)),
         tokens: limits
             .tokens_per_minute
-            .map(|limit| rate(limit, demand.tokens_per_minute)),
+            .map(|limit| rate(limit, demand.tokens_per_minute, equal.tokens_per_minute)),
     }
 }
 

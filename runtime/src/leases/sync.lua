@@ -1,26 +1,31 @@
 -- Gives one process its part of limits that several share, as of now, and remembers it. One call is one step: Redis runs no
 -- other meanwhile.
 --
--- KEYS[1]  hash: a field per process, { ends, held, wanted } as JSON; held and wanted by the name of what is limited
+-- KEYS[1]  hash: a field per process, { ends, held, wanted } as JSON; held and wanted by the name of what is limited; and when
+--          it was begun
 -- ARGV[1]  the process
 -- ARGV[2]  milliseconds until its part is free again unless it calls before
 -- ARGV[3]  milliseconds after which parts that cannot be divided go on to the next
--- ARGV[4]  { name: { limit, used, wanted, whole } } as JSON
+-- ARGV[4]  milliseconds after which every process that lives has asked at least once
+-- ARGV[5]  { name: { limit, used, wanted, equal, whole } } as JSON
 -- returns  { name: part } as JSON
 --
 -- Parts are fair from the bottom up (max-min): who wants less than an equal part gets it, and what they leave is divided among
 -- the others. Where all get what they want, the rest is divided equally, so that nobody has to ask before they begin. What one
--- process has is never another's before it said so or its time is over: the sum never exceeds the limit.
+-- process has is never another's before it said so or its time is over: the sum never exceeds the limit. When Redis has lost
+-- its memory, nobody gets more than an equal part until all have been heard again.
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local process, lease, turn = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local claims = cjson.decode(ARGV[4])
+local claims = cjson.decode(ARGV[5])
 
-local others = {}
+local others, begun = {}, nil
 local stored = redis.call('HGETALL', KEYS[1])
 for i = 1, #stored, 2 do
-  if stored[i] ~= process then
+  if stored[i] == 'begun' then
+    begun = tonumber(stored[i + 1])
+  elseif stored[i] ~= process then
     local read, other = pcall(cjson.decode, stored[i + 1])
     if read and type(other) == 'table' and other.ends > now then
       other.process = stored[i]
@@ -30,6 +35,12 @@ for i = 1, #stored, 2 do
     end
   end
 end
+
+if not begun then
+  begun = now
+  redis.call('HSET', KEYS[1], 'begun', begun)
+end
+local all_heard = now - begun >= tonumber(ARGV[4])
 
 local function part_of(name, claim)
   local limit, taken = claim.limit, 0
@@ -69,8 +80,8 @@ local function part_of(name, claim)
     end
   end
 
-  local part = math.max(math.min(target, limit - taken), claim.used, 0)
-  return part
+  if not all_heard then target = math.min(target, claim.equal) end
+  return math.max(math.min(target, limit - taken), claim.used, 0)
 end
 
 local held, wanted = {}, {}

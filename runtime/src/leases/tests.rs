@@ -37,6 +37,8 @@ fn demand(used: usize, wanted: usize, requests_per_minute: f64) -> Demand {
 /// Some processes that share one limit, as a test that knows all of them sees it.
 struct Fleet {
     limits: config::Limits,
+    /// What each takes for an equal part; none: it knows nobody else.
+    equal: Option<Part>,
     processes: Vec<(Leases, Part)>,
 }
 
@@ -49,6 +51,7 @@ impl Fleet {
         };
         Self {
             limits,
+            equal: None,
             processes: (0..count).map(process).collect(),
         }
     }
@@ -59,6 +62,7 @@ impl Fleet {
             name: NAME,
             limits: &self.limits,
             demand,
+            equal: self.equal.unwrap_or(Part::whole(&self.limits)),
         };
         *part = leases.sync(&[claim]).await.unwrap()[0];
         *part
@@ -216,6 +220,36 @@ async fn no_schedule_exceeds_the_limits() {
 }
 
 #[tokio::test]
+async fn a_server_that_lost_its_memory_gives_equal_parts_until_it_has_heard_all() {
+    let Some(url) = url() else { return };
+    let mut fleet = Fleet::new(&url, limits(8, 60), 2);
+    fleet.equal = Some(Part::equal(&fleet.limits, 0, 2));
+    fleet.sync(0, demand(0, 4, 0.0)).await;
+    fleet.sync(1, demand(0, 4, 0.0)).await;
+    let leases = &fleet.processes[0].0;
+    let mut connection = leases.connection.clone();
+    let forget = redis::cmd("DEL").arg(leases.key(NAME)).to_owned();
+    forget.query_async::<()>(&mut connection).await.unwrap();
+    // The second one has four calls in progress, of which Redis knows nothing now.
+    for _ in 0..3 {
+        let part = fleet.sync(0, demand(4, 8, 60.0)).await;
+        assert_eq!(
+            (part.calls, part.requests_per_minute),
+            (Some(4), Some(30.0))
+        );
+    }
+    fleet.sync(1, demand(4, 8, 60.0)).await;
+    assert_eq!((fleet.calls(), fleet.requests_per_minute()), (8, 60.0));
+    fleet.sync(1, demand(0, 0, 0.0)).await;
+    let begun = tokio::time::Instant::now();
+    while fleet.sync(0, demand(4, 8, 60.0)).await.calls != Some(8) {
+        assert!(begun.elapsed() < HEARD * 5, "it stays with equal parts");
+        fleet.sync(1, demand(0, 0, 0.0)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
 async fn a_server_that_forgot_the_script_is_told_again() {
     let Some(url) = url() else { return };
     let mut fleet = Fleet::new(&url, limits(4, 60), 1);
@@ -239,6 +273,7 @@ async fn a_server_that_is_not_there_is_an_error_without_the_password() {
             name: NAME,
             limits: &limits(1, 1),
             demand: demand(0, 0, 0.0),
+            equal: Part::default(),
         };
         // It accepts, and says nothing.
         let error = leases.sync(&[claim]).await.unwrap_err();
