@@ -76,7 +76,7 @@ async fn the_openai_sdk_chats_streams_and_gets_the_right_exceptions(
         .start()
         .await?;
     let client = gateway.client("acme").await?;
-    let sdk = Sdk::new(python, &gateway, &client);
+    let sdk = Sdk::new(python, &gateway, &client, &mock);
     sdk.run("openai_chat.py", &["answers"])?;
     let held = hold(&client).await?;
     sdk.run("openai_chat.py", &["overloaded"])?;
@@ -95,7 +95,7 @@ async fn the_openai_sdk_reaches_every_kind_of_provider(log: LogKind) -> anyhow::
     };
     let gateway = gateway.start().await?;
     let client = gateway.client("acme").await?;
-    let sdk = Sdk::new(python, &gateway, &client);
+    let sdk = Sdk::new(python, &gateway, &client, &mock);
     let common = "chat,stream,tools,reasoning,completions";
     sdk.run(
         "openai_models.py",
@@ -131,7 +131,7 @@ async fn the_anthropic_sdk_reaches_every_kind_of_provider(log: LogKind) -> anyho
     };
     let gateway = gateway.set("server.requests_max", json!(1)).start().await?;
     let client = gateway.client("acme").await?;
-    let sdk = Sdk::new(python, &gateway, &client);
+    let sdk = Sdk::new(python, &gateway, &client, &mock);
     let common = "messages,stream,tools,thinking";
     sdk.run(
         "anthropic_models.py",
@@ -182,7 +182,7 @@ async fn the_sdks_never_take_a_cut_stream_for_a_whole_one(log: LogKind) -> anyho
     }
     let gateway = gateway.start().await?;
     let client = gateway.client("acme").await?;
-    let sdk = Sdk::new(python, &gateway, &client);
+    let sdk = Sdk::new(python, &gateway, &client, &mock);
     let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
     for script in ["openai_cuts.py", "anthropic_cuts.py"] {
         sdk.run(script, &parts)?;
@@ -280,13 +280,15 @@ struct Sdk {
     python: String,
     url: String,
     key: String,
+    mock_url: String,
 }
 
 impl Sdk {
-    fn new(python: String, gateway: &Gateway, client: &Client) -> Self {
+    fn new(python: String, gateway: &Gateway, client: &Client, mock: &Mock) -> Self {
         Self {
             python,
             url: gateway.url(),
+            mock_url: format!("http://{}", mock.addr()),
             key: client.key.clone(),
         }
     }
@@ -302,6 +304,7 @@ impl Sdk {
             .env("OPENAI_BASE_URL", format!("{}/v1", self.url))
             .env("OPENAI_API_KEY", &self.key)
             .env("ANTHROPIC_BASE_URL", &self.url)
+            .env("MOCK_URL", &self.mock_url)
             .env("ANTHROPIC_API_KEY", &self.key);
         let done = tokio::task::block_in_place(|| command.output())?;
         anyhow::ensure!(

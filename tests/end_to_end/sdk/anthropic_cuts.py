@@ -8,11 +8,11 @@ WHOLE = "".join(f"tok{number} " for number in range(9))
 GUARDED = {"lockgate-guarded": "true"}
 
 
-def asked(model):
+def asked(model, prompt="mock:tokens=9"):
     return {
         "model": model,
         "max_tokens": 64,
-        "messages": [{"role": "user", "content": "mock:tokens=9"}],
+        "messages": [{"role": "user", "content": prompt}],
     }
 
 
@@ -48,7 +48,8 @@ def cut(client, model):
     events = []
 
     def read():
-        for event in client.messages.create(stream=True, **asked(model)):
+        stream = client.messages.create(stream=True, **asked(model, "mock:tokens=9,hold=2"))
+        for event in common.released(stream, stream.response):
             events.append(event)
 
     common.raises(anthropic.APIError, anthropic.APIStatusError, read)

@@ -130,7 +130,7 @@ def errors(client, model):
     assert broken.status_code == 502 and broken.type == "api_error", broken.body
     # A stream that is cut after its first token is an exception, never a clean end; nor when HTTP sees no cut.
     for cut in ("cut", "cut_cleanly"):
-        prompt = f"mock:tokens=9,{cut},after=3,delay=50ms"
+        prompt = f"mock:tokens=9,{cut},after=3,hold=2"
         # The status was 200 by then: the SDK has no class of its own for what comes after it.
         error = raises(anthropic.APIStatusError, lambda: read(client, model, prompt))
         assert error.type == "api_error", error.body
@@ -139,7 +139,7 @@ def errors(client, model):
 def read(client, model, prompt):
     """Reads a stream to its end."""
     with client.messages.stream(**arguments(model, prompt)) as events:
-        for _ in events.text_stream:
+        for _ in common.released(events.text_stream, events.response):
             pass
 
 

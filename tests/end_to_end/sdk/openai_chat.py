@@ -50,7 +50,8 @@ def answers(client):
     assert broken.status_code == 502, broken.status_code
     assert broken.response.headers["x-should-retry"] == "false", broken.response.headers
     # A stream that is cut after its first token is an exception, never a clean end.
-    cut = raises(openai.APIError, lambda: list(ask(client, "mock:tokens=9,cut,after=3,delay=50ms", stream=True)))
+    stream = ask(client, "mock:tokens=9,cut,after=3,hold=2", stream=True)
+    cut = raises(openai.APIError, lambda: list(common.released(stream, stream.response)))
     assert cut.code == "upstream_cut", cut
 
 

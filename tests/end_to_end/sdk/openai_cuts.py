@@ -8,8 +8,8 @@ WHOLE = "".join(f"tok{number} " for number in range(9))
 GUARDED = {"lockgate-guarded": "true"}
 
 
-def asked(model):
-    return {"model": model, "messages": [{"role": "user", "content": "mock:tokens=9"}]}
+def asked(model, prompt="mock:tokens=9"):
+    return {"model": model, "messages": [{"role": "user", "content": prompt}]}
 
 
 def assert_whole(client, model, **more):
@@ -40,7 +40,9 @@ def cut(client, model):
     chunks = []
 
     def read():
-        for chunk in client.chat.completions.create(stream=True, **asked(model)):
+        held = asked(model, "mock:tokens=9,hold=2")
+        stream = client.chat.completions.create(stream=True, **held)
+        for chunk in common.released(stream, stream.response):
             chunks.append(chunk)
 
     error = common.raises(openai.APIError, openai.APIError, read)

@@ -227,8 +227,8 @@ def errors(client, model):
     assert broken.status_code == 502, broken
     # A stream that is cut after its first token is an exception, never a clean end; nor when HTTP sees no cut.
     for cut in ("cut", "cut_cleanly"):
-        prompt = f"mock:tokens=9,{cut},after=3,delay=50ms"
-        error = raises(openai.APIError, lambda: list(ask(client, model, prompt, stream=True)))
+        stream = ask(client, model, f"mock:tokens=9,{cut},after=3,hold=2", stream=True)
+        error = raises(openai.APIError, lambda: list(common.released(stream, stream.response)))
         assert error.code == "upstream_cut", error
 
 
