@@ -178,7 +178,11 @@ impl Loop {
             .collect();
         self.assigned.extend(ends.partitions.iter().copied());
         match self.worker.consumer.start(ends.epoch, &starts).await {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                let lane = self.worker.lane;
+                info!(?lane, epoch = ends.epoch, ends = ?ends.partitions, "partitions started");
+                Ok(())
+            }
             Err(error) if error.is_retryable() => {
                 warn!(%error, "assigned partitions wait for the log");
                 let log = self.worker.work.log.clone();

@@ -103,14 +103,14 @@ async fn a_start_without_the_store_serves_known_keys() -> anyhow::Result<()> {
     gateway.launch(RoleName::Sinks, "sinks")?;
     gateway.start(RoleName::Processors, "processors-2").await?;
     gateway.start(RoleName::Ingress, "ingress").await?;
-    // What is older than the assignment of its partition may have run before, which only the store can tell.
+    // What is older than the start of its partition may have run before, which only the store can tell.
     let output = gateway.folder.path().join("processors-2.log");
     eventually(
-        "partitions are assigned",
-        Duration::from_secs(15),
+        "partitions are started",
+        Duration::from_secs(40),
         || async {
             std::fs::read_to_string(&output)
-                .is_ok_and(|text| text.contains("partitions assigned lane=Interactive"))
+                .is_ok_and(|text| text.contains("partitions started lane=Interactive"))
         },
     )
     .await?;
