@@ -112,6 +112,8 @@ impl Subject {
 /// Everything that was measured, and what was not.
 #[derive(Debug, Default)]
 pub(crate) struct Results {
+    /// Checked out when the run began: an hour later it may be another.
+    pub(crate) commit: String,
     /// One entry per round.
     pub(crate) chat: BTreeMap<(Subject, usize), Vec<Chat>>,
     pub(crate) streams: BTreeMap<Subject, Vec<Stream>>,
@@ -140,7 +142,10 @@ impl Results {
 }
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let mut results = Results::default();
+    let mut results = Results {
+        commit: table::commit(),
+        ..Results::default()
+    };
     let cores = std::thread::available_parallelism()?.get();
     let pinned = !arguments.no_pin && cores >= 2;
     if pinned {

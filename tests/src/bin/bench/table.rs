@@ -51,7 +51,7 @@ fn header(out: &mut String, setting: &Setting, results: &Results) {
         ),
     );
     line(out, format_args!("- Machine: {}", machine()));
-    line(out, format_args!("- Commit: {}", commit()));
+    line(out, format_args!("- Commit: {}", results.commit));
     if let Some(sync) = results.disk_sync {
         let (p50, p99) = millis(&sync);
         line(
@@ -389,7 +389,8 @@ fn machine() -> String {
     )
 }
 
-fn commit() -> String {
+/// The commit that is checked out, as the table names it.
+pub(crate) fn commit() -> String {
     let git = |arguments: &[&str]| {
         let output = Command::new("git").args(arguments).output().ok()?;
         let text = String::from_utf8(output.stdout).ok()?;
