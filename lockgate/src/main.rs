@@ -22,6 +22,7 @@ use clap::Parser;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    #[cfg(target_os = "linux")]
     use_small_pages();
     match cli::Cli::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
@@ -38,7 +39,8 @@ fn main() -> ExitCode {
 }
 
 /// The allocator asks for huge pages, and with them each corner of its heap that is touched takes 2 MiB: of an idle process
-/// that is more than half.
+/// that is more than half. Linux alone has the switch.
+#[cfg(target_os = "linux")]
 fn use_small_pages() {
     if rustix::thread::disable_transparent_huge_pages(true).is_err() {
         // Where this is forbidden or unknown, it costs memory and nothing else.

@@ -164,6 +164,7 @@ async fn alone_it_serves_the_scripted_model_and_stops_in_order() {
     assert_eq!(process.end(), Some(0));
 }
 
+#[cfg(target_os = "linux")]
 #[tokio::test]
 async fn its_memory_is_in_small_pages_whatever_the_system_prefers() {
     let folder = tempfile::tempdir().unwrap();
