@@ -68,16 +68,6 @@ impl Part {
             tokens_per_minute: limits.tokens_per_minute.map(rate),
         }
     }
-
-    /// Nothing: as long as nobody knows what others use.
-    #[must_use]
-    pub fn nothing(limits: &config::Limits) -> Self {
-        Self {
-            calls: limits.concurrency.map(|_| 0),
-            requests_per_minute: limits.requests_per_minute.map(|_| 0.0),
-            tokens_per_minute: limits.tokens_per_minute.map(|_| 0.0),
-        }
-    }
 }
 
 /// One claim of [`Leases::sync`].

@@ -176,7 +176,7 @@ impl Gate {
         inner.has_part.store(true, Ordering::Relaxed);
         let mut state = inner.state.lock();
         let now = Instant::now();
-        state.keep_to(part.unwrap_or(Part::nothing(&inner.limits)), now);
+        state.keep_to(part, now);
         if let Some(fixed) = &inner.fixed {
             fixed.store(state.capacity.get(), Ordering::Relaxed);
         }

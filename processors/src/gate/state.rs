@@ -27,6 +27,8 @@ pub(crate) struct State<W> {
     in_flight: usize,
     requests: Option<Bucket>,
     tokens: Option<Bucket>,
+    /// Nobody is let through: what others use is not known.
+    is_shut: bool,
     /// What comes, whether it is let through or not.
     arrivals: Pace,
     /// How long a place is taken, in seconds; none before the first was given back.
@@ -103,6 +105,7 @@ impl<W> State<W> {
             in_flight: 0,
             requests: bucket(limits.requests_per_minute),
             tokens: bucket(limits.tokens_per_minute),
+            is_shut: false,
             arrivals: Pace::new(now),
             service: None,
             answer: ANSWER_UNKNOWN,
@@ -120,8 +123,10 @@ impl<W> State<W> {
         self.in_flight
     }
 
-    /// Keeps to this part of the limits from now on. Calls in progress go on, also those beyond it.
-    pub(crate) fn keep_to(&mut self, part: Part, now: Instant) {
+    /// Keeps to this part of the limits from now on; none: lets nobody through. Calls in progress go on, also those beyond it.
+    pub(crate) fn keep_to(&mut self, part: Option<Part>, now: Instant) {
+        self.is_shut = part.is_none();
+        let Some(part) = part else { return };
         if let Some(calls) = part.calls {
             self.capacity.set_ceiling(calls);
         }
@@ -148,7 +153,7 @@ impl<W> State<W> {
 
     /// Lets a call through at once, when nobody waits and nothing forbids it.
     pub(crate) fn enter(&mut self, prompt_tokens: u64, now: Instant) -> Option<Pass> {
-        let free = self.queue.is_empty() && self.in_flight < self.capacity.get();
+        let free = self.queue.is_empty() && self.has_place();
         let tokens = self.reservation(prompt_tokens);
         (free && self.due(tokens, now).is_none()).then(|| {
             self.arrivals.count(tokens);
@@ -173,7 +178,7 @@ impl<W> State<W> {
 
     /// Lets the next call through, if there is one and nothing forbids it.
     pub(crate) fn next(&mut self, now: Instant, waits: impl Fn(&W) -> bool) -> Next<W> {
-        if self.in_flight >= self.capacity.get() {
+        if !self.has_place() {
             return Next::Nobody;
         }
         let head = self.queue.head(|call| waits(&call.who));
@@ -258,6 +263,10 @@ impl<W> State<W> {
         let tokens = rate(&mut self.tokens, calls * reserved);
         let seconds = places.max(requests).max(tokens);
         Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
+    }
+
+    fn has_place(&self) -> bool {
+        !self.is_shut && self.in_flight < self.capacity.get()
     }
 
     fn reservation(&self, prompt_tokens: u64) -> f64 {

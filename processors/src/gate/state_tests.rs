@@ -72,7 +72,7 @@ fn requests_per_minute_hold_up_who_comes_too_soon_and_let_through_in_time() {
     assert_eq!(wait, 2_000_000, "the second after one that waits");
     let due = start + Duration::from_secs(1);
     assert!(matches!(state.next(due, |_| true), Next::Pass(7, _)));
-    state.keep_to(Part::equal(&limits, 1, 2), due);
+    state.keep_to(Some(Part::equal(&limits, 1, 2)), due);
     state.wait(Lane::Batch, "t", 8, 0, |_| true);
     match state.next(due, |_| true) {
         Next::After(due) => assert_eq!(due.as_millis(), 2_000, "half of the limit is another's"),

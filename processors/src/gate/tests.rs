@@ -163,6 +163,19 @@ fn a_gate_keeps_to_its_part_as_it_changes() {
     assert!(!gate.is_shut() && !gate.is_short());
 }
 
+#[test]
+fn a_gate_without_a_part_lets_nobody_through_also_where_rates_alone_are_limited() {
+    let limits = Limits {
+        requests_per_minute: Some(60),
+        ..Limits::default()
+    };
+    let gate = Gate::new("p/m".into(), limits, Slack::new(2));
+    gate.keep_to(None);
+    let mut call = wait(&gate, Lane::Interactive, "t");
+    gate.keep_to(Some(Part::whole(&limits)));
+    drop((&mut call).now_or_never().expect("the rate allows one"));
+}
+
 proptest! {
     /// As the same test of the state, with futures that are polled and dropped at any time.
     #[test]

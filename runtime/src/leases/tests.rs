@@ -6,6 +6,12 @@ use rand::{RngExt, SeedableRng};
 use super::*;
 
 const NAME: &str = "provider/model";
+/// What a process has before it asked, of the limits that the tests set.
+const NOTHING: Part = Part {
+    calls: Some(0),
+    requests_per_minute: Some(0.0),
+    tokens_per_minute: None,
+};
 
 #[expect(
     clippy::disallowed_methods,
@@ -47,7 +53,7 @@ impl Fleet {
         let prefix = format!("test-{}:", uuid::Uuid::new_v4());
         let process = |number| {
             let leases = Leases::new(url, &prefix, &format!("p{number}")).unwrap();
-            (leases, Part::nothing(&limits))
+            (leases, NOTHING)
         };
         Self {
             limits,
@@ -143,7 +149,7 @@ async fn what_is_in_use_is_not_given_away_and_what_was_released_is() {
     assert_eq!(fleet.sync(0, demand(3, 8, 60.0)).await.calls, Some(4));
     assert_eq!(fleet.sync(1, demand(2, 8, 60.0)).await.calls, Some(4));
     fleet.processes[0].0.release(&[NAME]).await.unwrap();
-    fleet.processes[0].1 = Part::nothing(&fleet.limits);
+    fleet.processes[0].1 = NOTHING;
     let part = fleet.sync(1, demand(4, 8, 60.0)).await;
     assert_eq!(
         (part.calls, part.requests_per_minute),
